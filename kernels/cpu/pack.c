@@ -1,0 +1,329 @@
+/* pack.c - plain arrays to panels (packed.h), in parallel over panels.
+ *
+ * It decides the layout (which blocks, where each starts, what the heads hold), allocates once, and fills.  It does not
+ * multiply and rounds nothing.  Loading a model is bound by the disk as long as this moves a few GB/s, which 8-byte
+ * words do; hence no vector code here.
+ */
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/packed.h"
+
+enum { HUGE_PAGE = 2 << 20 };
+
+static size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/* ---- layout -------------------------------------------------------------- */
+
+/* Columns per group, [groups].  Without g_idx all but the last are full. */
+static void count_columns(int32_t *count, int groups, const nb_weights *w)
+{
+    memset(count, 0, (size_t)groups * sizeof *count);
+    for (int i = 0; i < w->k; i++) count[w->g_idx ? w->g_idx[i] : i / w->group]++;
+}
+
+/* Cut the columns of each group into blocks; with out = NULL only count them. */
+static int cut_blocks(nb_block *out, const int32_t *count, int groups, int multiple, int64_t *padded_k)
+{
+    int     blocks = 0;
+    int64_t first = 0;
+    for (int g = 0; g < groups; g++) {
+        for (int32_t done = 0; done < count[g]; done += NB_BLOCK) {
+            int32_t left = count[g] - done, length = left < NB_BLOCK ? left : NB_BLOCK;
+            int32_t padded = (int32_t)round_up((size_t)length, (size_t)multiple);
+            if (out) out[blocks] = (nb_block){ (int32_t)first, length, padded, g };
+            first += padded;
+            blocks++;
+        }
+    }
+    *padded_k = first;
+    return blocks;
+}
+
+/* Stable sort of the columns by group; NULL stays when that moves nothing. */
+static nb_status sort_columns(nb_matrix *m, const int32_t *count, int groups, const int32_t *g_idx, nb_error *err)
+{
+    bool sorted = true;
+    for (int i = 1; g_idx && i < m->k; i++) sorted = sorted && g_idx[i - 1] <= g_idx[i];
+    if (!g_idx || sorted) return NB_OK;
+    int32_t *next;
+    NB_TRY(nb_alloc(&m->perm, (size_t)m->k, sizeof *m->perm, "the order of the columns", err));
+    NB_TRY(nb_alloc(&next, (size_t)groups, sizeof *next, "the order of the columns", err));
+    for (int g = 1; g < groups; g++) next[g] = next[g - 1] + count[g - 1];
+    for (int i = 0; i < m->k; i++) m->perm[next[g_idx[i]]++] = i;
+    free(next);
+    return NB_OK;
+}
+
+static nb_status lay_out_columns(nb_matrix *m, nb_packed *p, const nb_weights *w, nb_error *err)
+{
+    nb_weights whole = { .k = w->k, .group = w->k }; /* floats: one group */
+    bool       ints = w->kind != NB_W_FLOAT;
+    int        multiple = ints ? NB_VECTOR_INPUTS : 1;
+    int32_t   *count;
+    int64_t    padded_k;
+    p->groups = ints ? (int)(((int64_t)w->k + w->group - 1) / w->group) : 1;
+    NB_TRY(nb_alloc(&count, (size_t)p->groups, sizeof *count, "the groups of a matrix", err));
+    count_columns(count, p->groups, ints ? w : &whole);
+    p->blocks = cut_blocks(NULL, count, p->groups, multiple, &padded_k);
+    int64_t row_bytes = ints ? 2 * padded_k + 8 * (int64_t)p->blocks : 4 * padded_k;
+    nb_status status;
+    if (row_bytes > NB_PREPARED_ROW_BYTES)
+        status = nb_fail(err, NB_ERR_UNSUPPORTED, "pack: %d inputs in groups of %d are more than the CPU kernels take", w->k,
+                         ints ? w->group : w->k);
+    else
+        status = nb_alloc(&p->block, (size_t)p->blocks, sizeof *p->block, "the blocks of a matrix", err);
+    if (status == NB_OK) {
+        cut_blocks(p->block, count, p->groups, multiple, &padded_k);
+        p->padded_k = (int)padded_k;
+        status = sort_columns(m, count, p->groups, ints ? w->g_idx : NULL, err);
+    }
+    free(count);
+    return status;
+}
+
+/* False when the matrix is larger than the address space. */
+static bool lay_out_bytes(nb_matrix *m, nb_packed *p)
+{
+    size_t heads, data;
+    p->panels = (int)(((int64_t)m->n + NB_PANEL - 1) / NB_PANEL);
+    switch (m->kind) {
+    case NB_W_INT4: p->input_bytes = NB_PANEL / 2; break;
+    case NB_W_INT8: p->input_bytes = NB_PANEL; break;
+    case NB_W_FLOAT: p->input_bytes = NB_PANEL * nb_dtype_size(m->dtype); break;
+    }
+    if (m->kind != NB_W_FLOAT) p->head_bytes = NB_PANEL * ((p->half_scales ? 2u : 4u) + (p->has_zeros ? 1u : 0u));
+    if (!nb_mul((size_t)p->groups, p->head_bytes, &heads) || !nb_mul((size_t)p->padded_k, p->input_bytes, &data) ||
+        !nb_add(heads, 63, &heads))
+        return false;
+    p->data_offset = heads / 64 * 64;
+    if (!nb_add(data, p->data_offset, &data) || !nb_add(data, 63, &data)) return false;
+    p->panel_bytes = data / 64 * 64;
+    return nb_mul((size_t)p->panels, p->panel_bytes, &m->bytes);
+}
+
+/* Large matrices on 2 MB pages: a decode step reads gigabytes once, and half of the time of a 4 KB page is its
+ * translation.  Failing advice is no failure.  The memory is not zeroed: every byte is written by fill_panel. */
+static void *allocate(size_t bytes)
+{
+    if (bytes < 2 * (size_t)HUGE_PAGE) return aligned_alloc(64, bytes); /* bytes: a multiple of 64 */
+    if (bytes > SIZE_MAX - HUGE_PAGE) return NULL;
+    bytes = round_up(bytes, HUGE_PAGE);
+    void *memory = aligned_alloc(HUGE_PAGE, bytes);
+    if (memory) madvise(memory, bytes, MADV_HUGEPAGE);
+    return memory;
+}
+
+/* ---- filling ------------------------------------------------------------- */
+
+typedef struct {
+    const nb_matrix  *m;
+    const nb_packed  *p;
+    const nb_weights *parts;
+    int               count;
+    atomic_bool       exact;     /* so far every scale is an f16 number */
+    atomic_bool       no_memory; /* a thread could not get its row buffer */
+} packing;
+
+/* Output `o` of the stacked matrix: its part, and *o becomes the row within; NULL for the padding of the last panel. */
+static const nb_weights *find_part(const packing *c, int *o)
+{
+    for (int i = 0; i < c->count; i++) {
+        if (*o < c->parts[i].n) return &c->parts[i];
+        *o -= c->parts[i].n;
+    }
+    return NULL;
+}
+
+static bool is_f16(float f)
+{
+    uint32_t before, after;
+    float    back = nb_f16_to_f32(nb_f32_to_f16(f));
+    memcpy(&before, &f, 4);
+    memcpy(&after, &back, 4);
+    return before == after;
+}
+
+static void check_scales(void *context, size_t panel, int thread)
+{
+    (void)thread;
+    packing *c = context;
+    size_t   groups = (size_t)c->p->groups;
+    for (int lane = 0; lane < NB_PANEL && atomic_load_explicit(&c->exact, memory_order_relaxed); lane++) {
+        int               o = (int)(panel * NB_PANEL) + lane;
+        const nb_weights *w = find_part(c, &o);
+        bool              exact = true;
+        for (size_t g = 0; w && exact && g < groups; g++) exact = is_f16(w->scales[(size_t)o * groups + g]);
+        if (!exact) atomic_store_explicit(&c->exact, false, memory_order_relaxed);
+    }
+}
+
+/* Lane of the heads of a panel.  w NULL: an output that does not exist. */
+static void fill_head(const packing *c, uint8_t *head, int lane, const nb_weights *w, int o)
+{
+    const nb_packed *p = c->p;
+    for (size_t g = 0; g < (size_t)p->groups; g++, head += p->head_bytes) {
+        size_t  at = (size_t)o * (size_t)p->groups + g;
+        float   scale = w ? w->scales[at] : 0;
+        uint8_t middle = c->m->kind == NB_W_INT4 ? 8 : 128;
+        uint8_t zero = !w ? 0 : w->zeros ? w->zeros[at] : middle;
+        if (p->half_scales) {
+            uint16_t half = nb_f32_to_f16(scale);
+            memcpy(head + 2 * lane, &half, 2);
+        } else {
+            memcpy(head + 4 * lane, &scale, 4);
+        }
+        if (p->has_zeros) head[(p->half_scales ? 2 : 4) * NB_PANEL + lane] = zero;
+    }
+}
+
+/* Eight codes of a row, of which `have` exist; the first code is the lowest byte. */
+static uint64_t load_codes(const uint8_t *codes, int have)
+{
+    uint64_t v = 0;
+    if (codes) memcpy(&v, codes, have < 8 ? (size_t)have : 8);
+    return v;
+}
+
+/* Lane of the data of an int panel.  codes [k], already in packed column order; NULL: an output that does not exist. */
+static void fill_ints(const packing *c, uint8_t *data, int lane, const uint8_t *codes)
+{
+    data += 4 * lane;
+    for (int b = 0; b < c->p->blocks; b++) {
+        const nb_block *block = &c->p->block[b];
+        for (int j = 0; j < block->padded; j += NB_VECTOR_INPUTS, data += NB_VECTOR_INPUTS * c->p->input_bytes) {
+            uint64_t v = load_codes(codes ? codes + j : NULL, block->length - j);
+            uint32_t low = (uint32_t)v, high = (uint32_t)(v >> 32);
+            if (c->m->kind == NB_W_INT4) {
+                low = (low & 0x0f0f0f0f) | (high & 0x0f0f0f0f) << 4;
+                memcpy(data, &low, 4);
+            } else {
+                memcpy(data, &low, 4);
+                memcpy(data + 64, &high, 4);
+            }
+        }
+        if (codes) codes += block->length;
+    }
+}
+
+/* Lane of the blocks of a float panel: data [k][16] of size bytes. */
+static void fill_floats(const nb_block *block, uint8_t *data, int lane, const uint8_t *row, size_t size)
+{
+    uint8_t *to = data + ((size_t)block->first * NB_PANEL + (size_t)lane) * size;
+    for (int i = 0; i < block->length; i++, to += NB_PANEL * size) {
+        size_t at = ((size_t)block->first + (size_t)i) * size;
+        if (!row)
+            memset(to, 0, size);
+        else if (size == 2)
+            memcpy(to, row + at, 2);
+        else
+            memcpy(to, row + at, 4);
+    }
+}
+
+static void fill_float_panel(const packing *c, uint8_t *panel, size_t index)
+{
+    size_t         size = nb_dtype_size(c->m->dtype), k = (size_t)c->m->k;
+    const uint8_t *rows[NB_PANEL];
+    for (int lane = 0; lane < NB_PANEL; lane++) {
+        int               o = (int)(index * NB_PANEL) + lane;
+        const nb_weights *w = find_part(c, &o);
+        rows[lane] = w ? (const uint8_t *)w->data + (size_t)o * k * size : NULL;
+    }
+    for (int b = 0; b < c->p->blocks; b++) /* block by block: 16 strided lanes of a block stay in L1 */
+        for (int lane = 0; lane < NB_PANEL; lane++) fill_floats(&c->p->block[b], panel, lane, rows[lane], size);
+    size_t used = k * NB_PANEL * size;
+    memset(panel + used, 0, c->p->panel_bytes - used);
+}
+
+static void fill_int_panel(packing *c, uint8_t *panel, size_t index)
+{
+    size_t         k = (size_t)c->m->k, heads = (size_t)c->p->groups * c->p->head_bytes;
+    size_t         end = c->p->data_offset + (size_t)c->p->padded_k * c->p->input_bytes;
+    const int32_t *perm = c->m->perm;
+    uint8_t       *sorted = perm ? malloc(k) : NULL;
+    if (perm && !sorted) {
+        atomic_store(&c->no_memory, true);
+        return;
+    }
+    memset(panel + heads, 0, c->p->data_offset - heads);
+    memset(panel + end, 0, c->p->panel_bytes - end);
+    for (int lane = 0; lane < NB_PANEL; lane++) {
+        int               o = (int)(index * NB_PANEL) + lane;
+        const nb_weights *w = find_part(c, &o);
+        const uint8_t    *codes = w ? w->codes + (size_t)o * k : NULL;
+        if (codes && sorted) {
+            for (size_t j = 0; j < k; j++) sorted[j] = codes[perm[j]];
+            codes = sorted;
+        }
+        fill_head(c, panel, lane, w, o);
+        fill_ints(c, panel + c->p->data_offset, lane, codes);
+    }
+    free(sorted);
+}
+
+static void fill_panel(void *context, size_t index, int thread)
+{
+    (void)thread;
+    packing *c = context;
+    uint8_t *panel = c->p->bytes + index * c->p->panel_bytes;
+    if (c->m->kind == NB_W_FLOAT)
+        fill_float_panel(c, panel, index);
+    else
+        fill_int_panel(c, panel, index);
+}
+
+/* ---- pack and release ------------------------------------------------------ */
+
+static nb_status build(const nb_ops *ops, nb_matrix *m, const nb_weights *parts, int count, nb_error *err)
+{
+    nb_packed *p;
+    NB_TRY(nb_alloc(&m->storage, 1, sizeof *p, "a packed matrix", err));
+    p = m->storage;
+    NB_TRY(lay_out_columns(m, p, &parts[0], err));
+
+    packing call = { .m = m, .p = p, .parts = parts, .count = count };
+    size_t  panels = ((size_t)m->n + NB_PANEL - 1) / NB_PANEL;
+    atomic_init(&call.exact, true);
+    atomic_init(&call.no_memory, false);
+    if (m->kind != NB_W_FLOAT) {
+        nb_parallel(ops->pool, panels, check_scales, &call);
+        p->half_scales = atomic_load(&call.exact);
+        for (int i = 0; i < count; i++) p->has_zeros = p->has_zeros || parts[i].zeros;
+    }
+    p->bytes = lay_out_bytes(m, p) ? allocate(m->bytes) : NULL;
+    if (!p->bytes) return nb_fail(err, NB_ERR_MEMORY, "no memory for a packed matrix [%d, %d]", m->n, m->k);
+    nb_parallel(ops->pool, panels, fill_panel, &call);
+    if (atomic_load(&call.no_memory))
+        return nb_fail(err, NB_ERR_MEMORY, "no memory to sort the columns of a matrix [%d, %d]", m->n, m->k);
+    m->bytes += sizeof *p + (size_t)p->blocks * sizeof *p->block + (m->perm ? (size_t)m->k * sizeof *m->perm : 0);
+    return NB_OK;
+}
+
+nb_status nb_packed_new(const nb_ops *ops, nb_matrix *out, const nb_weights *parts, int count, nb_error *err)
+{
+    NB_TRY(nb_pack_check(out, parts, count, err));
+    nb_status status = build(ops, out, parts, count, err);
+    if (status != NB_OK) nb_packed_free(ops, out);
+    return status;
+}
+
+void nb_packed_free(const nb_ops *ops, nb_matrix *m)
+{
+    (void)ops;
+    nb_packed *p = m->storage;
+    if (p) {
+        free(p->block);
+        free(p->bytes);
+        free(p);
+    }
+    free(m->perm);
+    *m = (nb_matrix){ 0 };
+}

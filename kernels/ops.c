@@ -1,0 +1,108 @@
+/* ops.c - which level this machine has, and the table for it.
+ *
+ * The definitions (ref) are stored first and each level overrides them in ascending order, so a level that lacks an
+ * operation has the next lower one's, and no caller ever asks about the CPU.
+ */
+#include "kernels/ops.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+static const char *const names[NB_ISA_LEVELS] = { "ref", "avx2", "avx512" };
+
+/* The compiler's runtime asks CPUID for the instructions and XGETBV for the register state that the OS saves; a feature
+ * whose registers the OS does not save is reported as missing. */
+static bool cpu_has(nb_isa isa)
+{
+    switch (isa) {
+    case NB_ISA_AVX512:
+        return cpu_has(NB_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vnni");
+    case NB_ISA_AVX2: /* every CPU with AVX2 and FMA has F16C */
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    default:
+        return true;
+    }
+}
+
+nb_isa nb_isa_detect(nb_isa limit)
+{
+    __builtin_cpu_init();
+    nb_isa best = limit < NB_ISA_LEVELS ? limit : NB_ISA_LEVELS - 1;
+    while (best > NB_ISA_REF && !cpu_has(best)) best--;
+    return best;
+}
+
+const char *nb_isa_name(nb_isa isa)
+{
+    return isa < NB_ISA_LEVELS ? names[isa] : "unknown";
+}
+
+nb_status nb_isa_from_environment(nb_isa *out, nb_error *err)
+{
+    *out = nb_isa_detect(NB_ISA_LEVELS - 1);
+    const char *want = getenv("NIBBLE_ISA");
+    if (!want || !*want) return NB_OK;
+    for (nb_isa isa = NB_ISA_REF; isa < NB_ISA_LEVELS; isa++) {
+        if (strcmp(want, names[isa])) continue;
+        if (isa > *out)
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "NIBBLE_ISA=%s, but the best level of this machine is %s; unset it or "
+                           "ask for that", want, names[*out]);
+        *out = isa;
+        return NB_OK;
+    }
+    return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use ref, avx2 or avx512", want);
+}
+
+/* ---- memory: the host's own, the same at every CPU level ------------------ */
+
+static void *host_alloc(const nb_ops *ops, size_t bytes)
+{
+    (void)ops;
+    return nb_calloc_aligned(bytes, 1);
+}
+
+static void host_free(const nb_ops *ops, void *p)
+{
+    (void)ops;
+    free(p);
+}
+
+static void host_copy(const nb_ops *ops, void *dst, const void *src, size_t bytes)
+{
+    (void)ops;
+    if (bytes) memcpy(dst, src, bytes);
+}
+
+static nb_status host_status(const nb_ops *ops, nb_error *err)
+{
+    (void)ops;
+    (void)err;
+    return NB_OK; /* a CPU kernel has finished when it returns, and cannot fail */
+}
+
+/* ---- the table ------------------------------------------------------------ */
+
+void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool)
+{
+    assert(isa < NB_ISA_LEVELS && nb_isa_detect(isa) == isa);
+    *ops = (nb_ops){ .name = names[isa], .isa = isa, .pool = pool, .alloc = host_alloc, .free = host_free,
+                     .upload = host_copy, .download = host_copy, .status = host_status };
+    nb_ref_fill(ops);
+    if (isa >= NB_ISA_AVX2) {
+        nb_avx2_fill_matmul(ops);
+        nb_avx2_fill_rows(ops);
+        nb_avx2_fill_attention(ops);
+        nb_avx2_fill_gram(ops);
+    }
+    if (isa >= NB_ISA_AVX512) {
+        nb_avx512_fill_matmul(ops);
+        nb_avx512_fill_rows(ops);
+        nb_avx512_fill_attention(ops);
+        nb_avx512_fill_gram(ops);
+    }
+}

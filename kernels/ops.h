@@ -1,0 +1,108 @@
+/* ops.h - the operation table: everything the model above is built from.
+ *
+ * A backend is one filling of this table (ref, avx2, avx512; CUDA is another).  The model code is written once, against
+ * the table, and never asks which filling it got.  Pointers named *_d below point into memory from ops->alloc.
+ *
+ * Meaning.  Activations and sums are f32.  Weight-only arithmetic: dequantised weight times activation, accumulated in
+ * f32; an implementation may hold activations as 16-bit fixed point per group (relative error of a product <= 1e-4).
+ * `ref` accumulates in double and is what every other level is tested against.
+ *
+ * Determinism.  The result of a row depends on that row and the weights alone: not on the number of rows in the call,
+ * the number of threads, or timing.  (One sequence's answer does not depend on its company.)
+ *
+ * Kernels return nothing: all that can fail on a CPU is checked before.  A device backend keeps the first failure and
+ * reports it from ops->status.
+ */
+#ifndef NB_OPS_H
+#define NB_OPS_H
+
+#include "kernels/base.h"
+#include "kernels/float.h"
+#include "kernels/matrix.h"
+#include "kernels/threads.h"
+
+typedef enum { NB_ISA_REF, NB_ISA_AVX2, NB_ISA_AVX512, NB_ISA_LEVELS } nb_isa; /* ascending; AVX512 needs F BW VL DQ VNNI */
+
+enum { NB_KV_PAGE = 32 }; /* tokens in a KV page */
+
+/* Shape of an attention call.  A KV page holds, for one layer, at byte k_offset:  K [kv_heads, NB_KV_PAGE, head_dim]
+ * and at v_offset V in the same shape, elements of kv_type (F32 or BF16). */
+typedef struct {
+    int      heads, kv_heads, head_dim;
+    float    scale;
+    nb_dtype kv_type;
+    size_t   k_offset, v_offset;
+} nb_attn;
+
+/* The part of a step that belongs to one sequence: rows first .. first+rows-1 of the step's activations are its tokens
+ * number past .. past+rows-1.  Token t lives in pages[t / NB_KV_PAGE] at slot t % NB_KV_PAGE. */
+typedef struct {
+    size_t       first, rows, past;
+    void *const *pages;
+} nb_span;
+
+typedef enum { NB_ACT_SILU, NB_ACT_QUICK_GELU, NB_ACT_GELU } nb_act;
+
+typedef struct nb_ops nb_ops;
+struct nb_ops {
+    const char *name; /* "ref", "avx2", "avx512" */
+    nb_isa      isa;
+    nb_pool    *pool; /* borrowed */
+
+    /* memory of the backend; alloc returns zeroed, 64-byte aligned memory or NULL */
+    void *(*alloc)(const nb_ops *, size_t bytes);
+    void (*free)(const nb_ops *, void *p_d);
+    void (*upload)(const nb_ops *, void *dst_d, const void *src, size_t bytes);
+    void (*download)(const nb_ops *, void *dst, const void *src_d, size_t bytes);
+    nb_status (*status)(const nb_ops *, nb_error *err); /* wait for what was asked, report the first failure */
+
+    /* Stack `parts` (same k, same kind; ints: same group and trivial or equal g_idx) along n into one packed matrix. */
+    nb_status (*pack)(const nb_ops *, nb_matrix *out, const nb_weights *parts, int count, nb_error *err);
+    void (*release)(const nb_ops *, nb_matrix *m); /* a zeroed matrix is fine */
+
+    /* y[r, 0..n) = x[r, 0..k) W' + bias  (+ y[r] when add).  bias f32 [n] or NULL.  x and y must not overlap. */
+    void (*matmul)(const nb_ops *, float *y_d, size_t ldy, const float *x_d, size_t ldx, size_t rows, const nb_matrix *w,
+                   const float *bias_d, bool add);
+    /* y[r, :] = W[ids[r], :]; ids are host memory, each 0 <= id < n */
+    void (*embed)(const nb_ops *, float *y_d, const int32_t *ids, size_t rows, const nb_matrix *w);
+
+    void (*rmsnorm)(const nb_ops *, float *y_d, const float *x_d, const float *w_d, size_t rows, int d, float eps);
+    void (*layernorm)(const nb_ops *, float *y_d, const float *x_d, const float *w_d, const float *b_d, size_t rows, int d,
+                      float eps);
+    /* y[r, j] = act(x[r, j]) * x[r, n + j]  (gate in the first half, up in the second) */
+    void (*gate)(const nb_ops *, float *y_d, const float *x_d, size_t rows, int n, nb_act act);
+    void (*activate)(const nb_ops *, float *x_d, size_t count, nb_act act); /* in place */
+    void (*add)(const nb_ops *, float *y_d, const float *x_d, size_t count);
+
+    /* Half-split rotation in place: element j of each head pairs with j + d/2 and uses cos[r, j], sin[r, j], j < d/2.
+     * Row r starts at x + r * ld and holds `heads` consecutive heads of d. */
+    void (*rope)(const nb_ops *, float *x_d, size_t ld, size_t rows, int heads, int d, const float *cos_d, const float *sin_d);
+
+    /* Write rows of K and V (row r at k + r * ld, [kv_heads, head_dim]) into the pages of their sequences. */
+    void (*kv_store)(const nb_ops *, const nb_attn *a, const nb_span *spans, size_t count, const float *k_d, const float *v_d,
+                     size_t ld);
+    /* Causal attention over the pages: query row r of a span sees tokens 0 .. past + r.  Query head h reads KV head
+     * h / (heads / kv_heads).  q row r at q + r * ldq [heads, head_dim]; out row r at out + r * ldo, same shape. */
+    void (*attend)(const nb_ops *, const nb_attn *a, const nb_span *spans, size_t count, float *out_d, size_t ldo,
+                   const float *q_d, size_t ldq);
+    /* Full attention inside segments: rows bounds[s] .. bounds[s+1]-1 see each other and nothing else.
+     * qkv row r at qkv + r * ld: Q [heads, d], K [heads, d], V [heads, d].  bounds are host memory, segments + 1. */
+    void (*attend_full)(const nb_ops *, float *out_d, size_t ldo, const float *qkv_d, size_t ld, const size_t *bounds,
+                        size_t segments, int heads, int d, float scale);
+
+    /* Statistics of the inputs of a linear layer.  H[k, k] += sum_r weight[r] x_r x_r'  (upper triangle, f64 sums in ref;
+     * blocks of f32 FMA folded into f64 elsewhere); sum_abs[k] += sum_r weight[r] |x_r|; max_abs[k] = max(max_abs, |x_r|).
+     * weight host f32 [rows] or NULL for all ones. */
+    void (*gram)(const nb_ops *, double *h, double *sum_abs, float *max_abs, const float *x_d, size_t ldx, size_t rows, int k,
+                 const float *weight);
+};
+
+/* The best level that this CPU and OS allow, at most `limit`. */
+nb_isa      nb_isa_detect(nb_isa limit);
+const char *nb_isa_name(nb_isa isa);
+/* Level from NIBBLE_ISA (ref, avx2, avx512; unset: the best).  An unknown or unavailable level is an error. */
+nb_status   nb_isa_from_environment(nb_isa *out, nb_error *err);
+/* Fill the table for a level the machine has.  The pool must outlive it. */
+void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool);
+
+#endif

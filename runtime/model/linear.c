@@ -1,0 +1,257 @@
+/* linear.c - the readers of the published layouts.  The writers (quant/pack.c) are separate code on purpose: a round trip
+ * through both is a test of both.
+ *
+ *   AWQ GEMM   qweight I32 [k, n/8], qzeros I32 [groups, n/8]: column j of an octet sits in field (0,4,1,5,2,6,3,7)[j];
+ *              scales [groups, n]
+ *   GPTQ       qweight I32 [k*bits/32, n]: fields along k; qzeros I32 [groups, n*bits/32]: fields along n, stored minus one
+ *              in v1; scales [groups, n]; g_idx I32 [k], optional
+ *   compressed-tensors   weight_packed I32 [n, ceil(k*bits/32)]: fields along k, value + 2^(bits-1); weight_scale [n, groups];
+ *              weight_zero_point I32 [ceil(n*bits/32), groups] when asymmetric: fields along n
+ */
+#include "runtime/model/linear.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME = 256 };
+
+void nb_linear_free(nb_linear *l)
+{
+    free(l->data);
+    free(l->codes);
+    free(l->zeros);
+    free(l->scales);
+    free(l->g_idx);
+    free(l->bias);
+    memset(l, 0, sizeof *l);
+}
+
+/* One layer being read: what every layout needs. */
+typedef struct {
+    const nb_checkpoint   *checkpoint;
+    const nb_quant_config *q;
+    const char            *prefix;
+    int                    n, k, bits, groups;
+    nb_linear             *out;
+} reading;
+
+static nb_status fetch(const reading *r, const char *suffix, nb_dtype dtype, uint64_t d0, uint64_t d1, void **out, nb_error *err)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.%s", r->prefix, suffix);
+    const nb_entry *e;
+    NB_TRY(nb_checkpoint_get(r->checkpoint, name, d1 ? 2 : 1, (uint64_t[]){ d0, d1 }, &e, err));
+    if (e->tensor->dtype != dtype)
+        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected %s", nb_safetensors_path(e->file), e->tensor->name,
+                       e->tensor->dtype_name, dtype == NB_I64 ? "I64" : "I32");
+    return nb_entry_read(e, out, err);
+}
+
+static bool present(const reading *r, const char *suffix)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.%s", r->prefix, suffix);
+    return nb_checkpoint_find(r->checkpoint, name) != NULL;
+}
+
+/* A float tensor of rows x cols (cols 0: rank 1) as f32, malloc'd. */
+static nb_status fetch_f32(const reading *r, const char *suffix, uint64_t rows, uint64_t cols, float **out, nb_error *err)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.%s", r->prefix, suffix);
+    const nb_entry *e;
+    NB_TRY(nb_checkpoint_get(r->checkpoint, name, cols ? 2 : 1, (uint64_t[]){ rows, cols }, &e, err));
+    NB_TRY(nb_alloc(out, e->tensor->count, sizeof **out, name, err));
+    nb_status status = nb_entry_read_f32(e, *out, err);
+    if (status == NB_OK)
+        for (size_t i = 0; i < e->tensor->count; i++)
+            if (!isfinite((*out)[i])) {
+                status = nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' holds a value that is not finite at element %zu",
+                                 nb_safetensors_path(e->file), e->tensor->name, i);
+                break;
+            }
+    if (status != NB_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+static unsigned field(uint32_t word, int bits, int i) { return word >> (bits * i) & ((1u << bits) - 1); }
+
+/* scales [groups, n] in the file -> [n, groups] */
+static nb_status read_scales_transposed(reading *r, nb_error *err)
+{
+    float *file;
+    NB_TRY(fetch_f32(r, "scales", (uint64_t)r->groups, (uint64_t)r->n, &file, err));
+    for (int o = 0; o < r->n; o++)
+        for (int g = 0; g < r->groups; g++) r->out->scales[(size_t)o * r->groups + g] = file[(size_t)g * r->n + o];
+    free(file);
+    return NB_OK;
+}
+
+static nb_status read_awq(reading *r, nb_error *err)
+{
+    static const int place[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+    if (r->n % 8)
+        return nb_fail(err, NB_ERR_INPUT, "%s: %d outputs cannot be packed by eights as AWQ does", r->prefix, r->n);
+    void  *words = NULL, *zeros = NULL;
+    size_t octets = (size_t)r->n / 8;
+    NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k, octets, &words, err));
+    const uint32_t *w = words;
+    for (size_t c = 0; c < octets; c++)
+        for (int i = 0; i < r->k; i++)
+            for (int j = 0; j < 8; j++)
+                r->out->codes[(8 * c + j) * (size_t)r->k + i] = (uint8_t)field(w[(size_t)i * octets + c], 4, place[j]);
+    free(words);
+    NB_TRY(fetch(r, "qzeros", NB_I32, (uint64_t)r->groups, octets, &zeros, err));
+    w = zeros;
+    for (int g = 0; g < r->groups; g++)
+        for (int o = 0; o < r->n; o++)
+            r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[g * octets + o / 8], 4, place[o % 8]);
+    free(zeros);
+    return read_scales_transposed(r, err);
+}
+
+static nb_status read_g_idx(reading *r, nb_error *err)
+{
+    if (!present(r, "g_idx")) return NB_OK;
+    void *data;
+    NB_TRY(fetch(r, "g_idx", NB_I32, (uint64_t)r->k, 0, &data, err));
+    const int32_t *g = data;
+    bool           trivial = true;
+    int            group = r->q->group ? r->q->group : r->k;
+    for (int i = 0; i < r->k; i++) {
+        if (g[i] < 0 || g[i] >= r->groups) {
+            nb_status status = nb_fail(err, NB_ERR_INPUT, "%s.g_idx: element %d is %d, there are %d groups", r->prefix, i, g[i], r->groups);
+            free(data);
+            return status;
+        }
+        trivial = trivial && g[i] == i / group;
+    }
+    if (trivial)
+        free(data);
+    else
+        r->out->g_idx = data;
+    return NB_OK;
+}
+
+static nb_status read_gptq(reading *r, nb_error *err)
+{
+    int per = 32 / r->bits;
+    if (r->k % per || r->n % per)
+        return nb_fail(err, NB_ERR_INPUT, "%s: %d x %d cannot be packed as GPTQ does (%d values a word)", r->prefix, r->n, r->k, per);
+    void *words = NULL, *zeros = NULL;
+    NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k / per, (uint64_t)r->n, &words, err));
+    const uint32_t *w = words;
+    for (int o = 0; o < r->n; o++)
+        for (int i = 0; i < r->k; i++)
+            r->out->codes[(size_t)o * r->k + i] = (uint8_t)field(w[(size_t)(i / per) * r->n + o], r->bits, i % per);
+    free(words);
+    NB_TRY(fetch(r, "qzeros", NB_I32, (uint64_t)r->groups, (uint64_t)r->n / per, &zeros, err));
+    w = zeros;
+    unsigned mask = (1u << r->bits) - 1;
+    for (int g = 0; g < r->groups; g++)
+        for (int o = 0; o < r->n; o++) {
+            unsigned z = field(w[(size_t)g * (r->n / per) + o / per], r->bits, o % per);
+            /* v1 stores zero - 1; a stored all-ones field is either 2^bits or a wrapped 0, and 0 is the only legal one */
+            r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)(r->q->v2 ? z : (z + 1) & mask);
+        }
+    free(zeros);
+    NB_TRY(read_scales_transposed(r, err));
+    return read_g_idx(r, err);
+}
+
+static nb_status read_ct(reading *r, nb_error *err)
+{
+    int      per = 32 / r->bits;
+    size_t   row = ((size_t)r->k + per - 1) / per;
+    unsigned half = 1u << (r->bits - 1);
+    void    *words = NULL, *zeros = NULL;
+    void    *shape = NULL;
+    NB_TRY(fetch(r, "weight_shape", NB_I64, 2, 0, &shape, err));
+    int64_t n = ((int64_t *)shape)[0], k = ((int64_t *)shape)[1];
+    free(shape);
+    if (n != r->n || k != r->k)
+        return nb_fail(err, NB_ERR_INPUT, "%s.weight_shape says %lld x %lld, expected %d x %d", r->prefix, (long long)n, (long long)k,
+                       r->n, r->k);
+    NB_TRY(fetch(r, "weight_packed", NB_I32, (uint64_t)r->n, row, &words, err));
+    const uint32_t *w = words;
+    for (int o = 0; o < r->n; o++)
+        for (int i = 0; i < r->k; i++)
+            r->out->codes[(size_t)o * r->k + i] = (uint8_t)field(w[o * row + i / per], r->bits, i % per);
+    free(words);
+    if (present(r, "weight_zero_point")) {
+        NB_TRY(fetch(r, "weight_zero_point", NB_I32, ((uint64_t)r->n + per - 1) / per, (uint64_t)r->groups, &zeros, err));
+        w = zeros;
+        for (int o = 0; o < r->n; o++)
+            for (int g = 0; g < r->groups; g++)
+                r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[(size_t)(o / per) * r->groups + g], r->bits, o % per);
+        free(zeros);
+    } else {
+        memset(r->out->zeros, (int)half, (size_t)r->n * r->groups);
+    }
+    float *scales;
+    NB_TRY(fetch_f32(r, "weight_scale", (uint64_t)r->n, (uint64_t)r->groups, &scales, err));
+    memcpy(r->out->scales, scales, (size_t)r->n * r->groups * sizeof *scales);
+    free(scales);
+    return NB_OK;
+}
+
+static nb_status read_quantized(reading *r, nb_error *err)
+{
+    nb_linear *l = r->out;
+    r->bits = r->q->bits;
+    int group = r->q->group ? r->q->group : r->k;
+    r->groups = (r->k + group - 1) / group;
+    NB_TRY(nb_alloc(&l->codes, (size_t)r->n * r->k, 1, r->prefix, err));
+    NB_TRY(nb_alloc(&l->zeros, (size_t)r->n * r->groups, 1, r->prefix, err));
+    NB_TRY(nb_alloc(&l->scales, (size_t)r->n * r->groups, sizeof *l->scales, r->prefix, err));
+    switch (r->q->method) {
+    case NB_QUANT_AWQ: NB_TRY(read_awq(r, err)); break;
+    case NB_QUANT_GPTQ: NB_TRY(read_gptq(r, err)); break;
+    case NB_QUANT_CT: NB_TRY(read_ct(r, err)); break;
+    default:
+        return nb_fail(err, NB_ERR_INPUT, "%s is quantized but config.json has no quantization_config", r->prefix);
+    }
+    l->weights = (nb_weights){ .kind = r->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = r->n, .k = r->k, .group = group,
+                               .codes = l->codes, .scales = l->scales, .zeros = l->zeros, .g_idx = l->g_idx };
+    return NB_OK;
+}
+
+static nb_status read_float(reading *r, nb_error *err)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.weight", r->prefix);
+    const nb_entry *e;
+    NB_TRY(nb_checkpoint_get(r->checkpoint, name, 2, (uint64_t[]){ (uint64_t)r->n, (uint64_t)r->k }, &e, err));
+    nb_dtype type = e->tensor->dtype;
+    if (type != NB_F32 && type != NB_BF16 && type != NB_F16)
+        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file),
+                       e->tensor->name, e->tensor->dtype_name);
+    NB_TRY(nb_entry_read(e, &r->out->data, err));
+    r->out->weights = (nb_weights){ .kind = NB_W_FLOAT, .n = r->n, .k = r->k, .dtype = type, .data = r->out->data };
+    return NB_OK;
+}
+
+static nb_status read_bias(reading *r, int wanted, nb_error *err)
+{
+    bool there = present(r, "bias");
+    if (wanted == 0 && there)
+        return nb_fail(err, NB_ERR_INPUT, "%s.bias: this layer of a Qwen2-VL has no bias", r->prefix);
+    if (!there && wanted != 1) return NB_OK;
+    return fetch_f32(r, "bias", (uint64_t)r->n, 0, &r->out->bias, err);
+}
+
+nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
+                         int bias_wanted, nb_error *err)
+{
+    memset(out, 0, sizeof *out);
+    reading   r = { .checkpoint = c, .q = q, .prefix = prefix, .n = n, .k = k, .out = out };
+    nb_status status = present(&r, "qweight") || present(&r, "weight_packed") ? read_quantized(&r, err) : read_float(&r, err);
+    if (status == NB_OK) status = read_bias(&r, bias_wanted, err);
+    if (status != NB_OK) nb_linear_free(out);
+    return status;
+}

@@ -1,0 +1,159 @@
+/* model.c - opening a checkpoint directory as a model: configs, tokenizer, weights packed for the backend. */
+#include "runtime/model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/model/parts.h"
+#include "runtime/model/rope.h"
+
+/* A float matrix that is not one of the decoder's linears (embedding, head). */
+static nb_status open_table(nb_matrix *out, const nb_model *model, const char *name, nb_error *err)
+{
+    const nb_config *c = &model->config;
+    const nb_entry  *e;
+    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 2, (uint64_t[]){ (uint64_t)c->vocab, (uint64_t)c->hidden }, &e, err));
+    nb_dtype type = e->tensor->dtype;
+    if (type != NB_F32 && type != NB_BF16 && type != NB_F16)
+        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file), name,
+                       e->tensor->dtype_name);
+    void *data;
+    NB_TRY(nb_entry_read(e, &data, err));
+    nb_weights w = { .kind = NB_W_FLOAT, .n = c->vocab, .k = c->hidden, .dtype = type, .data = data };
+    nb_status  status = model->ops.pack(&model->ops, out, &w, 1, err);
+    free(data);
+    return status;
+}
+
+static nb_status open_layers(nb_model *m, nb_error *err)
+{
+    for (int i = 0; i < m->config.layers; i++) {
+        NB_TRY(nb_model_load_layer(m, i, &m->layers[i], err));
+        const nb_layer *l = &m->layers[i];
+        m->weight_bytes += l->qkv.bytes + l->o.bytes + l->gate_up.bytes + l->down.bytes;
+    }
+    return NB_OK;
+}
+
+static nb_status open_model(nb_model *m, const char *directory, unsigned flags, nb_error *err)
+{
+    nb_config *c = &m->config;
+    NB_TRY(nb_config_open(c, directory, &m->notes, err));
+    NB_TRY(nb_checkpoint_open(&m->checkpoint, directory, err));
+    NB_TRY(nb_names_check(m->checkpoint, c, err));
+    NB_TRY(nb_generation_config_open(&m->generation, directory, err));
+    NB_TRY(nb_processor_open(&m->processor, directory, err));
+    if (m->processor.patch != c->v_patch || m->processor.temporal != c->v_temporal || m->processor.merge != c->v_merge)
+        return nb_fail(err, NB_ERR_INPUT,
+                       "%s: preprocessor_config.json cuts patches of %d, %d frames, merged by %d; config.json says %d, %d, %d", directory,
+                       m->processor.patch, m->processor.temporal, m->processor.merge, c->v_patch, c->v_temporal, c->v_merge);
+    NB_TRY(nb_tokenizer_open(&m->tokenizer, directory, err));
+    if (nb_tokenizer_size(m->tokenizer) > c->vocab)
+        return nb_fail(err, NB_ERR_INPUT, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", directory,
+                       nb_tokenizer_size(m->tokenizer) - 1, c->vocab);
+    NB_TRY(nb_alloc(&m->inv_freq, (size_t)c->head_dim / 2, sizeof *m->inv_freq, "frequencies", err));
+    nb_rope_model_frequencies(m->inv_freq, c);
+    m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
+    NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
+    NB_TRY(open_table(&m->embed, m, "model.embed_tokens.weight", err));
+    if (!c->tied) NB_TRY(open_table(&m->head, m, "lm_head.weight", err));
+    NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
+    NB_TRY(nb_vision_open(&m->vision, m, err));
+    m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);
+    return flags & NB_OPEN_NO_LAYERS ? NB_OK : open_layers(m, err);
+}
+
+nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err)
+{
+    NB_TRY(nb_alloc(out, 1, sizeof **out, "model", err));
+    (*out)->ops = *ops;
+    nb_status status = open_model(*out, directory, flags, err);
+    if (status != NB_OK) {
+        nb_model_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+void nb_model_close(nb_model *m)
+{
+    if (!m) return;
+    const nb_ops *ops = &m->ops;
+    for (int i = 0; m->layers && i < m->config.layers; i++) nb_layer_release(ops, &m->layers[i]);
+    nb_vision_close(ops, m->vision);
+    ops->release(ops, &m->embed);
+    ops->release(ops, &m->head);
+    ops->free(ops, m->norm);
+    nb_tokenizer_close(m->tokenizer);
+    nb_checkpoint_close(m->checkpoint);
+    nb_buf_free(&m->notes);
+    free(m->layers);
+    free(m->inv_freq);
+    free(m);
+}
+
+nb_prompt_source nb_model_source(const nb_model *m)
+{
+    return (nb_prompt_source){ .tokenizer = m->tokenizer, .processor = &m->processor, .config = &m->config };
+}
+
+/* ---- the prompt as rows ------------------------------------------------------------------------------------------------ */
+
+static nb_status embed_ids(const nb_model *m, const int32_t *ids, size_t count, float *out, nb_error *err)
+{
+    const nb_ops *ops = &m->ops;
+    size_t        hidden = (size_t)m->config.hidden;
+    float        *rows = ops->alloc(ops, count * hidden * sizeof(float));
+    if (!rows) return nb_fail(err, NB_ERR_MEMORY, "no memory to embed %zu tokens", count);
+    ops->embed(ops, rows, ids, count, &m->embed);
+    ops->download(ops, out, rows, count * hidden * sizeof(float));
+    ops->free(ops, rows);
+    return ops->status(ops, err);
+}
+
+nb_status nb_prompt_visual(const nb_model *m, const nb_prompt *p, float **out, size_t *rows, nb_error *err)
+{
+    const nb_ops *ops = &m->ops;
+    size_t        hidden = (size_t)m->config.hidden, total = 0, at = 0;
+    size_t        four = (size_t)m->config.v_merge * m->config.v_merge;
+    *out = NULL;
+    *rows = 0;
+    for (int i = 0; i < p->media_count; i++) total += (size_t)p->media[i].t * p->media[i].h * p->media[i].w / four;
+    if (total == 0) return NB_OK;
+    NB_TRY(nb_alloc(out, total * hidden, sizeof **out, "visual rows", err));
+    for (int i = 0; i < p->media_count; i++) {
+        float    *visual;
+        size_t    n;
+        nb_status status = nb_vision_forward(m, &p->media[i], &visual, &n, err);
+        if (status != NB_OK) {
+            free(*out);
+            *out = NULL;
+            return status;
+        }
+        ops->download(ops, *out + at * hidden, visual, n * hidden * sizeof(float));
+        ops->free(ops, visual);
+        at += n;
+    }
+    *rows = total;
+    return NB_OK;
+}
+
+nb_status nb_prompt_embed(const nb_model *m, const nb_prompt *p, float **out, nb_error *err)
+{
+    size_t hidden = (size_t)m->config.hidden, rows, next = 0;
+    float *visual;
+    *out = NULL;
+    NB_TRY(nb_prompt_visual(m, p, &visual, &rows, err));
+    nb_status status = nb_alloc(out, p->count * hidden, sizeof **out, "embedded prompt", err);
+    if (status == NB_OK) status = embed_ids(m, p->ids, p->count, *out, err);
+    for (size_t i = 0; status == NB_OK && i < p->count && next < rows; i++)
+        if (p->modality[i] != NB_TOKEN_TEXT) memcpy(*out + i * hidden, visual + next++ * hidden, hidden * sizeof(float));
+    free(visual);
+    if (status != NB_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return status;
+}
