@@ -126,7 +126,8 @@ void *nb_calloc_aligned(size_t count, size_t size)
 
 nb_status nb_alloc(void *out_pointer, size_t count, size_t size, const char *what, nb_error *err)
 {
-    void *p = calloc(count ? count : 1, size ? size : 1); /* calloc checks the product */
+    size_t bytes;
+    void  *p = nb_mul(count, size, &bytes) ? calloc(1, bytes ? bytes : 1) : NULL;
     memcpy(out_pointer, &p, sizeof p);
     if (!p) return nb_fail(err, NB_ERR_MEMORY, "no memory for %s: %zu elements of %zu bytes", what, count, size);
     return NB_OK;

@@ -123,9 +123,15 @@ static inline vf load_bf16(const void *row, size_t j, size_t n)
     return n >= LANES ? vf_load_bf16((const uint16_t *)row + j) : vf_load_bf16_part((const uint16_t *)row + j, n);
 }
 
-/* Fill w->k and w->v from rows of keys and values.  Only n of the BLOCK tokens exist; the others become keys of zero. */
-static inline __attribute__((always_inline)) void
-load_rows(work *w, const char *keys, const char *values, size_t stride, size_t n, vf load(const void *, size_t, size_t))
+/* Rows of keys or values: `rows` of them at `p`, `stride` bytes apart. */
+typedef struct {
+    const char *p;
+    size_t      stride;
+} rows_at;
+
+/* w->k = K' from n rows of f32 or bf16; the tokens behind them become keys of zero. */
+static inline __attribute__((always_inline)) void load_keys(work *w, rows_at keys, size_t n,
+                                                            vf load(const void *, size_t, size_t))
 {
     for (size_t j = 0; j < w->width; j += LANES) {
         size_t part = smaller(LANES, w->d - j);
@@ -133,30 +139,79 @@ load_rows(work *w, const char *keys, const char *values, size_t stride, size_t n
             vf r[LANES];
 #pragma GCC unroll 16
             for (size_t i = 0; i < LANES; i++)
-                r[i] = t + i < n ? load(keys + (t + i) * stride, j, part) : vf_set(0.0f);
+                r[i] = t + i < n ? load(keys.p + (t + i) * keys.stride, j, part) : vf_set(0.0f);
             vf_transpose(r);
 #pragma GCC unroll 16
             for (size_t i = 0; i < LANES; i++) vf_store(w->k + (j + i) * BLOCK + t, r[i]);
         }
     }
-    for (size_t t = 0; t < n; t++)
-        for (size_t j = 0; j < w->width; j += LANES)
-            vf_store(w->v + t * w->width + j, load(values + t * stride, j, smaller(LANES, w->d - j)));
 }
 
-static void load_block(work *w, const token_source *from, size_t token, size_t n)
+/* The same for bf16 and d a multiple of 2 LANES: pairs of elements are transposed together, in half the shuffles. */
+static void load_key_pairs(work *w, rows_at keys, size_t n, rows_at next)
+{
+    for (size_t j = 0; j < w->d; j += 2 * LANES) {
+        for (size_t t = 0; t < BLOCK; t += LANES) {
+            vf r[LANES];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                r[i] = t + i < n ? vf_load_pairs((const uint16_t *)(keys.p + (t + i) * keys.stride) + j) : vf_set(0.0f);
+                if (next.p) vf_prefetch(next.p + (t + i) * next.stride + 2 * j);
+            }
+            vf_transpose(r);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                vf_store(w->k + (j + 2 * i) * BLOCK + t, vf_first_of_pairs(r[i]));
+                vf_store(w->k + (j + 2 * i + 1) * BLOCK + t, vf_second_of_pairs(r[i]));
+            }
+        }
+    }
+}
+
+/* w->v = V, n rows */
+static inline __attribute__((always_inline)) void load_values(work *w, rows_at values, size_t n, rows_at next,
+                                                              vf load(const void *, size_t, size_t))
+{
+    for (size_t t = 0; t < n; t++) {
+        const char *from = values.p + t * values.stride;
+        for (size_t j = 0; j < w->width; j += LANES) vf_store(w->v + t * w->width + j, load(from, j, smaller(LANES, w->d - j)));
+        if (next.p)
+            for (size_t byte = 0; byte < next.stride; byte += 64) vf_prefetch(next.p + t * next.stride + byte);
+    }
+}
+
+static rows_at rows_of_page(const token_source *from, size_t offset, size_t token, size_t element)
+{
+    return (rows_at){ nb_kv_at(from->a, from->pages, offset, token, from->head), (size_t)from->a->head_dim * element };
+}
+
+/* Fill w->k and w->v with tokens token .. token+n-1.  `more`: the block behind them is next, and pages are fetched ahead:
+ * they are scattered over memory, and at one query per sequence waiting for them would be all the time there is. */
+static void load_block(work *w, const token_source *from, size_t token, size_t n, bool more)
 {
     if (!from->a) {
-        load_rows(w, (const char *)(from->k + token * from->ld), (const char *)(from->v + token * from->ld),
-                  from->ld * sizeof(float), n, load_f32);
+        size_t stride = from->ld * sizeof(float);
+        load_keys(w, (rows_at){ (const char *)(from->k + token * from->ld), stride }, n, load_f32);
+        load_values(w, (rows_at){ (const char *)(from->v + token * from->ld), stride }, n, (rows_at){ NULL, 0 }, load_f32);
         return;
     }
-    const char *k = nb_kv_at(from->a, from->pages, from->a->k_offset, token, from->head);
-    const char *v = nb_kv_at(from->a, from->pages, from->a->v_offset, token, from->head);
-    if (from->a->kv_type == NB_BF16)
-        load_rows(w, k, v, w->d * sizeof(uint16_t), n, load_bf16);
-    else
-        load_rows(w, k, v, w->d * sizeof(float), n, load_f32);
+    size_t  element = from->a->kv_type == NB_BF16 ? 2 : 4, next = token + BLOCK;
+    rows_at k = rows_of_page(from, from->a->k_offset, token, element), next_k = { NULL, 0 };
+    rows_at v = rows_of_page(from, from->a->v_offset, token, element), next_v = { NULL, 0 };
+    if (more) {
+        next_k = rows_of_page(from, from->a->k_offset, next, element);
+        next_v = rows_of_page(from, from->a->v_offset, next, element);
+    }
+    if (element == 4) {
+        load_keys(w, k, n, load_f32);
+        load_values(w, v, n, next_v, load_f32);
+    } else {
+        if (w->d % (2 * LANES) == 0)
+            load_key_pairs(w, k, n, next_k);
+        else
+            load_keys(w, k, n, load_bf16);
+        load_values(w, v, n, next_v, load_bf16);
+    }
 }
 
 /* ---- the scan over tokens --------------------------------------------------------- */
@@ -203,7 +258,7 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
     }
     for (size_t block = from; block < to; block += BLOCK) {
         size_t n = smaller(BLOCK, to - block);
-        load_block(w, source, block, n);
+        load_block(w, source, block, n, block + BLOCK < to);
         tile scores = { .c = w->s, .a = w->q, .b = w->k, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK,
                         .inner = w->d, .fresh = true };
         tile_product(&scores, w->queries, BLOCK);
@@ -219,10 +274,10 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
     }
 }
 
-/* total += part for one query; a part without tokens has top = -inf and changes nothing */
+/* total += part for one query.  Every query sees token 0, so the total's top is finite; a part without tokens has top = -inf
+ * and is added with a factor of 0. */
 static void fold(float *o, float *top, float *sum, const float *part_o, float part_top, float part_sum, size_t width)
 {
-    if (part_sum == 0) return; /* at least 1 where there was a token, or NaN */
     float new_top = part_top > *top ? part_top : *top, lanes[2][LANES];
     vf    old = vf_exp2(vf_set(*top - new_top)), add = vf_exp2(vf_set(part_top - new_top));
     vf_store(lanes[0], old);

@@ -31,19 +31,24 @@ typedef struct {
 /* 400 KB of stack, all of it in use */
 typedef struct {
     _Alignas(64) double sum[SIDE * SIDE];
-    _Alignas(64) float  left[SIDE * ROWS], right[SIDE * ROWS], product[TILE_ROWS * PANEL];
+    _Alignas(64) float  left[SIDE * ROWS + LANES], right[SIDE * ROWS + LANES], product[TILE_ROWS * PANEL];
 } square;
 
-/* Columns j .. j+SIDE-1 of n rows of X, times the weights unless NULL; columns from k on are zero. */
-static void pack_strip(float *strip, const gram_call *c, size_t j, size_t row, size_t n, size_t panel, const float *weight)
+/* Columns j .. j+SIDE-1 of n rows of X, times the weights unless NULL; columns from k on are zero.  A row of a panel is
+ * written in whole vectors; what is too much is overwritten by the next row, at the end of the strip it falls into a pad. */
+static inline __attribute__((always_inline)) void
+pack_strip(float *strip, const gram_call *c, size_t j, size_t row, size_t n, size_t panel, const float *weight)
 {
     size_t have = c->k - j < SIDE ? c->k - j : SIDE;
-    for (size_t r = 0; r < n; r++) {
-        const float *x = c->x + (row + r) * c->ldx + j;
-        float        w = weight ? weight[row + r] : 1.0f;
-        for (size_t p = 0; p < SIDE; p += panel) {
-            float *to = strip + p * ROWS + r * panel;
-            for (size_t i = 0; i < panel; i++) to[i] = p + i < have ? x[p + i] * w : 0.0f;
+    for (size_t p = 0; p < SIDE; p += panel) {
+        const float *x = c->x + row * c->ldx + j + p;
+        float       *to = strip + p * ROWS;
+        for (size_t r = 0; r < n; r++, x += c->ldx, to += panel) {
+            vf w = vf_set(weight ? weight[row + r] : 1.0f);
+            for (size_t i = 0; i < panel; i += LANES) {
+                size_t left = have > p + i ? have - p - i : 0;
+                vf_store(to + i, vf_mul(left ? vf_load_part(x + i, left) : vf_set(0.0f), w));
+            }
         }
     }
 }

@@ -35,7 +35,8 @@ static inline __m256 bf16_to_f32(const void *p)
 static inline lanes f_from_bf16(const uint8_t *p) { return (lanes){ bf16_to_f32(p), bf16_to_f32(p + 16) }; }
 static inline lanes f_from_f16(const uint8_t *p)
 {
-    return (lanes){ _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16))) };
+    const __m128i *halves = (const void *)p;
+    return (lanes){ _mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1)) };
 }
 
 static inline vectors i_zero(void) { return (vectors){ _mm256_setzero_si256(), _mm256_setzero_si256() }; }

@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 /* rows, panels: at most 24 sums, and at least 4 chains of FMAs to hide their latency */
-#define ROW_TILES(X, ...) X(12, 2, __VA_ARGS__) X(8, 2, __VA_ARGS__) X(4, 4, __VA_ARGS__) X(2, 4, __VA_ARGS__) X(1, 4, __VA_ARGS__)
+#define ROW_TILES(X, ...) \
+    X(12, 2, __VA_ARGS__) X(8, 2, __VA_ARGS__) X(4, 4, __VA_ARGS__) X(2, 4, __VA_ARGS__) X(1, 4, __VA_ARGS__)
 enum { MAX_ROWS = 12, SPLIT_SUMS = 1 };
 
 typedef __m512  lanes;

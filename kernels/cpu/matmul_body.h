@@ -49,19 +49,14 @@
 #endif
 
 enum {
-    GROUP = 4,                  /* panels */
-    CHUNK_ROWS = 96,            /* a multiple of the tallest tile */
-#ifndef PREFETCH
-#define PREFETCH 4096
-#endif
-    STREAM_ROWS=8,
-    WIDEN_ROWS = 16,            /* from here on 16-bit weights are converted once per chunk, not once per tile */
-    PASS_BYTES = 4 << 20,       /* prepared activations at a time: a part of L3 */
-    #ifndef ITEMS
-#define ITEMS 128
-#endif
-    ITEM_NS = 6000,             /* aim of an item's length, far above the microsecond that handing it out costs */
-    SERIAL_ELEMENTS = 32 * 1024 /* activations that are prepared in less time than it takes to wake a thread */
+    GROUP = 4,                   /* panels */
+    CHUNK_ROWS = 96,             /* a multiple of the tallest tile */
+    WIDEN_ROWS = 16,             /* from here on 16-bit weights are converted once per chunk, not once per tile */
+    PREFETCH = 2048,             /* bytes ahead in each panel; measured best of 0, 1, 2, 4 and 8 KB (0: a third slower) */
+    PASS_BYTES = 4 << 20,        /* prepared activations at a time: a part of L3 */
+    ITEM_NS = 6000,              /* shortest item, far above the microsecond that handing it out costs */
+    LONG_CALL_ITEMS = 128,       /* a long call has longer items: consecutive groups of one thread are prefetched */
+    SERIAL_ELEMENTS = 32 * 1024, /* activations that are prepared in less time than it takes to wake a thread */
 };
 
 static_assert(CHUNK_ROWS % MAX_ROWS == 0, "only the end of a chunk has lower tiles");
@@ -213,7 +208,7 @@ typedef struct {
     bool           half_scales, has_zeros;
     const float   *scale;
     const int32_t *zero_pair;
-    size_t         ahead; /* from a byte to the one to prefetch with it */
+    size_t         ahead;  /* from a byte to the one to prefetch with it */
     totals        *total;
 } tile_args;
 
@@ -234,7 +229,7 @@ ALWAYS_INLINE void float_tile(const int R, const int P, const int p0, const nb_d
     for (int i = 0; i < t->length; i++, data += step, x += R) {
         lanes w[GROUP];
         UNROLL for (int p = 0; p < P; p++) {
-            if (R <= STREAM_ROWS) __builtin_prefetch(data + (size_t)p * t->stride + t->ahead);
+            if (R < MAX_ROWS) __builtin_prefetch(data + (size_t)p * t->stride + t->ahead);
             w[p] = load_weights(data + (size_t)p * t->stride, type);
         }
         UNROLL for (int r = 0; r < R; r++) {
@@ -249,38 +244,39 @@ ALWAYS_INLINE void float_tile(const int R, const int P, const int p0, const nb_d
         }
 }
 
-/* `four`: 4-bit codes, otherwise 8. */
+/* The same for ints; `four`: 4-bit codes, otherwise 8. */
 ALWAYS_INLINE void int_tile(const int R, const int P, const int p0, const bool four, const tile_args *t)
 {
     const int      vectors_per_step = four ? 1 : 2, pairs_per_vector = four ? 4 : 2;
+    const bool     split = SPLIT_SUMS && R * P <= 4; /* two chains for each sum where few would not hide the latency */
     const uint8_t *data = t->data + (size_t)p0 * t->stride, *head = t->head + (size_t)p0 * t->head_stride;
     const int32_t *a = t->values;
     const size_t   scale_bytes = (t->half_scales ? 2 : 4) * NB_PANEL;
     vectors        sum[MAX_ROWS][GROUP], odd[MAX_ROWS][GROUP];
-    const bool     split = SPLIT_SUMS && R * P <= 4; /* two chains for each sum where there are too few to hide the latency */
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int p = 0; p < P; p++) odd[r][p] = i_zero();
     UNROLL for (int p = 0; p < P; p++) {
         vectors zero = t->has_zeros ? i_zero_points(head + (size_t)p * t->head_stride + scale_bytes)
                                     : i_set1(four ? 8 | 8 << 23 : 128 | 128 << 23);
-        UNROLL for (int r = 0; r < R; r++) sum[r][p] = i_dot(i_zero(), zero, i_set1(t->zero_pair[r]));
+        UNROLL for (int r = 0; r < R; r++) {
+            sum[r][p] = i_dot(i_zero(), zero, i_set1(t->zero_pair[r]));
+            odd[r][p] = i_zero();
+        }
     }
     for (int i = 0; i < t->length; i += NB_VECTOR_INPUTS)
         UNROLL for (int v = 0; v < vectors_per_step; v++, data += 64) {
-            if (R <= STREAM_ROWS)
-                UNROLL for (int p = 0; p < P; p++) __builtin_prefetch(data + (size_t)p * t->stride + t->ahead);
             vectors codes[GROUP];
-            UNROLL for (int p = 0; p < P; p++) codes[p] = i_load_codes(data + (size_t)p * t->stride);
+            UNROLL for (int p = 0; p < P; p++) {
+                if (R < MAX_ROWS) __builtin_prefetch(data + (size_t)p * t->stride + t->ahead);
+                codes[p] = i_load_codes(data + (size_t)p * t->stride);
+            }
             UNROLL for (int q = 0; q < pairs_per_vector; q++, a += R) {
                 vectors w[GROUP];
                 UNROLL for (int p = 0; p < P; p++) w[p] = four ? i_nibble_pairs(codes[p], q) : i_byte_pairs(codes[p], q);
                 UNROLL for (int r = 0; r < R; r++) {
                     vectors pair = i_set1(a[r]);
-                    UNROLL for (int p = 0; p < P; p++)
-                        if (split && q % 2)
-                            odd[r][p] = i_dot(odd[r][p], w[p], pair);
-                        else
-                            sum[r][p] = i_dot(sum[r][p], w[p], pair);
+                    UNROLL for (int p = 0; p < P; p++) {
+                        vectors *to = split && q % 2 ? &odd[r][p] : &sum[r][p];
+                        *to = i_dot(*to, w[p], pair);
+                    }
                 }
             }
         }
@@ -288,7 +284,7 @@ ALWAYS_INLINE void int_tile(const int R, const int P, const int p0, const bool f
         const uint8_t *h = head + (size_t)p * t->head_stride;
         lanes          scale = t->half_scales ? f_from_f16(h) : f_load((const float *)(const void *)h);
         UNROLL for (int r = 0; r < R; r++) {
-            float *total = &t->total[r][(p0 + p) * NB_PANEL];
+            float  *total = &t->total[r][(p0 + p) * NB_PANEL];
             vectors whole = split ? i_add(sum[r][p], odd[r][p]) : sum[r][p];
             f_store(total, f_fma(i_to_f(whole), f_mul(scale, f_set1(t->scale[r])), f_load(total)));
         }
@@ -376,8 +372,9 @@ static void multiply_group(const job *j, const chunk *c, size_t group)
         tile_args t = { .data = nb_packed_data(w, panel, b), .stride = w->panel_bytes, .length = b->padded,
                         .head = nb_packed_head(w, panel, b->group), .head_stride = w->panel_bytes,
                         .half_scales = w->half_scales, .has_zeros = w->has_zeros };
+        /* Behind the end of a panel the same distance leads into the panel's successor in the next group. */
         size_t offset = (size_t)(t.data - nb_packed_head(w, panel, 0)) + PREFETCH;
-        t.ahead = PREFETCH + (offset < w->panel_bytes ? 0 : (size_t)(panels - 1) * w->panel_bytes);
+        t.ahead = PREFETCH + (offset < w->panel_bytes ? 0 : (GROUP - 1) * w->panel_bytes);
         if (convert) {
             widen(wide, &t, panels, j->m->dtype);
             t.data = (const uint8_t *)wide;
@@ -419,9 +416,8 @@ static size_t choose_item_groups(const job *j)
 {
     size_t rows = j->rows < CHUNK_ROWS ? j->rows : CHUNK_ROWS;
     size_t stream = GROUP * j->w->panel_bytes / 16, multiply = rows * (size_t)j->m->k * GROUP * NB_PANEL / 64;
-    size_t ns = (stream > multiply ? stream : multiply) + 1, total = ns * j->groups;
-    size_t wanted = (total / ITEMS > ITEM_NS ? total / ITEMS : ITEM_NS) / ns + 1;
-    size_t items = (j->groups + wanted - 1) / wanted;
+    size_t group_ns = (stream > multiply ? stream : multiply) + 1, item_ns = group_ns * j->groups / LONG_CALL_ITEMS;
+    size_t wanted = (item_ns > ITEM_NS ? item_ns : ITEM_NS) / group_ns + 1, items = (j->groups + wanted - 1) / wanted;
     return (j->groups + items - 1) / items;
 }
 
@@ -464,7 +460,7 @@ static void matmul(const nb_ops *ops, float *y, size_t ldy, const float *x, size
 static void fill(nb_ops *ops)
 {
     ops->pack = nb_packed_new;
-    ops->release = nb_packed_free;
+    ops->release = nb_panels_free;
     ops->embed = nb_packed_embed;
     ops->matmul = matmul;
 }

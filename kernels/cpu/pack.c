@@ -310,12 +310,13 @@ static nb_status build(const nb_ops *ops, nb_matrix *m, const nb_weights *parts,
 nb_status nb_packed_new(const nb_ops *ops, nb_matrix *out, const nb_weights *parts, int count, nb_error *err)
 {
     NB_TRY(nb_pack_check(out, parts, count, err));
+    if (out->n > INT_MAX - NB_PANEL) return nb_fail(err, NB_ERR_UNSUPPORTED, "pack: %d outputs are too many", out->n);
     nb_status status = build(ops, out, parts, count, err);
-    if (status != NB_OK) nb_packed_free(ops, out);
+    if (status != NB_OK) nb_panels_free(ops, out);
     return status;
 }
 
-void nb_packed_free(const nb_ops *ops, nb_matrix *m)
+void nb_panels_free(const nb_ops *ops, nb_matrix *m)
 {
     (void)ops;
     nb_packed *p = m->storage;

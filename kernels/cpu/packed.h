@@ -79,7 +79,7 @@ static inline const uint8_t *nb_packed_data(const nb_packed *w, size_t panel, co
 
 /* pack.c: ops->pack and ops->release */
 nb_status nb_packed_new(const nb_ops *ops, nb_matrix *out, const nb_weights *parts, int count, nb_error *err);
-void      nb_packed_free(const nb_ops *ops, nb_matrix *m);
+void      nb_panels_free(const nb_ops *ops, nb_matrix *m);
 
 /* pack_rows.c: ops->embed, one row out of a panel, exactly the dequantised numbers */
 void nb_packed_embed(const nb_ops *ops, float *y, const int32_t *ids, size_t rows, const nb_matrix *w);

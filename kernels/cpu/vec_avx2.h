@@ -95,6 +95,16 @@ static inline vf vf_load_bf16_part(const uint16_t *p, size_t n)
     memcpy(whole, p, 2 * n);
     return vf_load_bf16(whole);
 }
+/* LANES pairs of bf16 as they lie in memory, moved about as f32 lanes; then the first and the second of each pair */
+static inline vf vf_load_pairs(const uint16_t *p) { return _mm256_loadu_ps((const float *)(const void *)p); }
+static inline vf vf_first_of_pairs(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
+}
+static inline vf vf_second_of_pairs(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32((int)0xffff0000)));
+}
 /* as nb_f32_to_bf16 */
 static inline __m128i vf_to_bf16(vf x)
 {
@@ -112,6 +122,8 @@ static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
     vf_store_bf16(whole, x);
     memcpy(p, whole, 2 * n);
 }
+
+static inline void vf_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 /* Lane j of vector i moves to lane i of vector j: pairs, quads, then 128-bit halves change places. */
 static inline void vf_transpose(vf r[LANES])

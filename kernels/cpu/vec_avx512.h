@@ -92,6 +92,16 @@ static inline vf vf_load_bf16_part(const uint16_t *p, size_t n)
     __m256i h = _mm256_maskz_loadu_epi16(vf_mask(n), p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
+/* LANES pairs of bf16 as they lie in memory, moved about as f32 lanes; then the first and the second of each pair */
+static inline vf vf_load_pairs(const uint16_t *p) { return _mm512_loadu_ps((const float *)(const void *)p); }
+static inline vf vf_first_of_pairs(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16));
+}
+static inline vf vf_second_of_pairs(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32((int)0xffff0000)));
+}
 /* as nb_f32_to_bf16 */
 static inline __m256i vf_to_bf16(vf x)
 {
@@ -106,6 +116,8 @@ static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
 {
     _mm256_mask_storeu_epi16(p, vf_mask(n), vf_to_bf16(x));
 }
+
+static inline void vf_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 /* Lane j of vector i moves to lane i of vector j: pairs, quads, then 128-bit quarters change places. */
 static inline void vf_transpose(vf r[LANES])

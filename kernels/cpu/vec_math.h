@@ -3,7 +3,7 @@
  *   exp(x) = 2^n e^f,  n = round(x / ln 2),  |f| <= ln(2) / 2
  *
  * e^f and 2^f are polynomials of degree 6 with the smallest largest relative error, 1.9e-9 before rounding.  All results
- * are within 3e-7 of the true value, relative, except near their underflow: what would be below 2^-126.5 is 0.  What
+ * are within 4e-7 of the true value, relative, except near their underflow: what would be below 2^-126.5 is 0.  What
  * would be above 2^127.5 is infinite.  A NaN stays one: clamps keep their second operand, see vf_max. */
 #ifndef NB_VEC_MATH_H
 #define NB_VEC_MATH_H

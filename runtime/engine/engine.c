@@ -108,6 +108,7 @@ static size_t pages_for(size_t tokens) { return (tokens + NB_KV_PAGE - 1) / NB_K
 
 const nb_model *nb_engine_model(const nb_engine *e) { return e->model; }
 size_t nb_engine_kv_bytes(const nb_engine *e) { return e->allocated * e->page_bytes; }
+nb_dtype nb_engine_kv_type(const nb_engine *e) { return e->options.kv_type; }
 size_t nb_engine_capacity(const nb_engine *e) { return e->max_pages * NB_KV_PAGE; }
 bool   nb_engine_could_fit(const nb_engine *e, size_t tokens) { return pages_for(tokens) <= e->max_pages; }
 bool   nb_engine_fits(const nb_engine *e, size_t tokens)

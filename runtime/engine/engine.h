@@ -25,6 +25,7 @@ nb_status nb_engine_new(nb_engine **out, const nb_model *model, const nb_engine_
 void      nb_engine_free(nb_engine *e); /* its sequences first */
 const nb_model *nb_engine_model(const nb_engine *e);
 size_t    nb_engine_kv_bytes(const nb_engine *e); /* committed now */
+nb_dtype  nb_engine_kv_type(const nb_engine *e);
 
 /* Whether a sequence of `tokens` tokens in all would find its pages now / in an empty engine. */
 bool      nb_engine_fits(const nb_engine *e, size_t tokens);

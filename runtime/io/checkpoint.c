@@ -87,8 +87,9 @@ static nb_status collect_entries(nb_checkpoint *c, nb_error *err)
     for (size_t i = 1; i < count; i++) {
         const nb_entry *a = &c->entries[i - 1], *b = &c->entries[i];
         if (!strcmp(a->name, b->name))
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensors '%.200s' and '%.200s' (%s) are both '%.200s'", nb_safetensors_path(a->file),
-                           a->tensor->name, b->tensor->name, nb_safetensors_path(b->file), a->name);
+            return nb_fail(err, NB_ERR_INPUT, "%s: tensors '%.200s' and '%.200s' (%s) are both '%.200s'",
+                           nb_safetensors_path(a->file), a->tensor->name, b->tensor->name, nb_safetensors_path(b->file),
+                           a->name);
     }
     return NB_OK;
 }
@@ -133,12 +134,15 @@ static nb_status nothing_usable(const char *path, const contents *found, nb_erro
         return nb_fail(err, NB_ERR_INPUT, "%s: has %zu *.safetensors files but neither " SINGLE_NAME " nor " INDEX_NAME
                        " to say which belong together", path, found->safetensors);
     if (found->safetensors == 1)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: holds only a LoRA adapter: merge it into its base model first", path);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: holds only a LoRA adapter: merge it into its base model first",
+                       path);
     if (found->pytorch)
         return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: has only PyTorch weights (.bin): convert them to safetensors first "
                        "(in transformers: save_pretrained with safe_serialization=True)", path);
-    if (found->gguf) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: has only GGUF weights: give the safetensors checkpoint", path);
-    return nb_fail(err, NB_ERR_INPUT, "%s: has no weights: looked for " SINGLE_NAME ", " INDEX_NAME " and a single *.safetensors", path);
+    if (found->gguf)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: has only GGUF weights: give the safetensors checkpoint", path);
+    return nb_fail(err, NB_ERR_INPUT,
+                   "%s: has no weights: looked for " SINGLE_NAME ", " INDEX_NAME " and a single *.safetensors", path);
 }
 
 static nb_status open_single(nb_checkpoint *c, const char *name, nb_error *err)
@@ -163,8 +167,9 @@ static nb_status open_only(nb_checkpoint *c, nb_error *err)
     contents  found  = {0};
     nb_status status = look_around(c->path, &found, err);
     if (status == NB_OK)
-        status = found.safetensors == 1 && strcmp(found.single, "adapter_model.safetensors") ? open_single(c, found.single, err)
-                                                                                             : nothing_usable(c->path, &found, err);
+        status = found.safetensors == 1 && strcmp(found.single, "adapter_model.safetensors")
+                     ? open_single(c, found.single, err)
+                     : nothing_usable(c->path, &found, err);
     free(found.single);
     return status;
 }
@@ -185,17 +190,20 @@ static nb_status stands_in(const char *directory, const char *name, bool *yes, n
 static nb_status check_directory(const char *path, nb_error *err)
 {
     if (!nb_file_exists(path)) {
-        if (errno != ENOENT && errno != ENOTDIR) return nb_fail(err, NB_ERR_IO, "%s: cannot be reached: %s", path, strerror(errno));
+        if (errno != ENOENT && errno != ENOTDIR)
+            return nb_fail(err, NB_ERR_IO, "%s: cannot be reached: %s", path, strerror(errno));
         return nb_fail(err, NB_ERR_INPUT, "%s: there is no such model directory", path);
     }
     if (!nb_is_directory(path))
-        return nb_fail(err, NB_ERR_INPUT, "%s: is a file: give the directory that holds config.json and the weights", path);
+        return nb_fail(err, NB_ERR_INPUT, "%s: is a file: give the directory that holds config.json and the weights",
+                       path);
     char *real = realpath(path, NULL);
     if (!real) return nb_fail(err, NB_ERR_IO, "%s: cannot be resolved: %s", path, strerror(errno));
     bool unfinished = ends_with(real, ".partial");
     free(real);
     if (unfinished)
-        return nb_fail(err, NB_ERR_INPUT, "%s: is an unfinished checkpoint: let the command that was writing it finish", path);
+        return nb_fail(err, NB_ERR_INPUT, "%s: is an unfinished checkpoint: let the command that was writing it finish",
+                       path);
     return NB_OK;
 }
 
@@ -278,8 +286,8 @@ static void print_shape(nb_buf *out, int rank, const uint64_t *shape)
     nb_buf_char(out, ']');
 }
 
-nb_status nb_checkpoint_get(const nb_checkpoint *c, const char *canonical, int rank, const uint64_t *shape, const nb_entry **out,
-                            nb_error *err)
+nb_status nb_checkpoint_get(const nb_checkpoint *c, const char *canonical, int rank, const uint64_t *shape,
+                            const nb_entry **out, nb_error *err)
 {
     *out              = NULL;
     const nb_entry *e = nb_checkpoint_find(c, canonical);
@@ -309,8 +317,8 @@ nb_status nb_entry_read(const nb_entry *e, void **out, nb_error *err)
     *out               = NULL;
     void *bytes        = t->bytes < SIZE_MAX ? malloc(t->bytes ? (size_t)t->bytes : 1) : NULL;
     if (!bytes)
-        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the %llu bytes of tensor '%.200s'", nb_safetensors_path(e->file),
-                       (unsigned long long)t->bytes, t->name);
+        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the %llu bytes of tensor '%.200s'",
+                       nb_safetensors_path(e->file), (unsigned long long)t->bytes, t->name);
     nb_status status = nb_safetensors_read(e->file, t, bytes, 0, t->bytes, err);
     if (status != NB_OK) {
         free(bytes);
@@ -326,8 +334,8 @@ nb_status nb_entry_read_f32(const nb_entry *e, float *dst, nb_error *err)
     const nb_tensor *t = e->tensor;
     if (t->dtype == NB_F32) return nb_safetensors_read(e->file, t, dst, 0, t->bytes, err);
     if (t->dtype != NB_BF16 && t->dtype != NB_F16)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file),
-                       t->name, t->dtype_name);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' is %s, expected F32, BF16 or F16",
+                       nb_safetensors_path(e->file), t->name, t->dtype_name);
     uint16_t *half;
     NB_TRY(nb_alloc(&half, t->count < CHUNK ? (size_t)t->count : CHUNK, sizeof *half, "a piece of a tensor", err));
     nb_status status = NB_OK;

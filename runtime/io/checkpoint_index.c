@@ -55,7 +55,8 @@ static nb_status read_index(index_file *x, nb_error *err)
         if (!cJSON_IsString(item))
             return nb_fail(err, NB_ERR_INPUT, "%s: weight_map.%.200s is not a file name", x->path, item->string);
         if (!plain_name(item->valuestring))
-            return nb_fail(err, NB_ERR_INPUT, "%s: weight_map.%.200s names '%.200s', which is not a plain *.safetensors file name",
+            return nb_fail(err, NB_ERR_INPUT,
+                           "%s: weight_map.%.200s names '%.200s', which is not a plain *.safetensors file name",
                            x->path, item->string, item->valuestring);
         x->places[x->count++] = (place){.tensor = item->string, .file = item->valuestring};
     }
@@ -91,12 +92,14 @@ static nb_status check_shard(const nb_shards *s, const index_file *x, size_t sha
         place        wanted = {.tensor = name};
         const place *p      = bsearch(&wanted, x->places, x->count, sizeof *x->places, by_tensor);
         if (!p)
-            return nb_fail(err, NB_ERR_INPUT, "%s: holds tensor '%.200s', which %s does not list", nb_safetensors_path(file), name, x->path);
+            return nb_fail(err, NB_ERR_INPUT, "%s: holds tensor '%.200s', which %s does not list",
+                           nb_safetensors_path(file), name, x->path);
         if (p->shard == shard) continue;
         if (nb_safetensors_find(s->file[p->shard], name))
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' is also in '%.200s'", nb_safetensors_path(file), name, p->file);
-        return nb_fail(err, NB_ERR_INPUT, "%s: holds tensor '%.200s', which %s places in '%.200s'", nb_safetensors_path(file), name,
-                       x->path, p->file);
+            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' is also in '%.200s'", nb_safetensors_path(file),
+                           name, p->file);
+        return nb_fail(err, NB_ERR_INPUT, "%s: holds tensor '%.200s', which %s places in '%.200s'",
+                       nb_safetensors_path(file), name, x->path, p->file);
     }
     return NB_OK;
 }
@@ -111,7 +114,8 @@ static nb_status open_all(nb_shards *out, index_file *x, const char *directory, 
     for (size_t i = 0; i < x->count; i++) {
         const place *p = &x->places[i];
         if (!nb_safetensors_find(out->file[p->shard], p->tensor))
-            return nb_fail(err, NB_ERR_INPUT, "%s: lists tensor '%.200s' in '%.200s', which does not hold it", x->path, p->tensor, p->file);
+            return nb_fail(err, NB_ERR_INPUT, "%s: lists tensor '%.200s' in '%.200s', which does not hold it", x->path,
+                           p->tensor, p->file);
     }
     return NB_OK;
 }

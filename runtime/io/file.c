@@ -96,8 +96,9 @@ nb_status nb_read_at(int fd, void *dst, size_t n, uint64_t offset, const char *p
             return nb_fail(err, NB_ERR_IO, "%s: cannot read %zu bytes at byte %llu: %s", path, n - done,
                            (unsigned long long)(offset + done), strerror(errno));
         if (got == 0)
-            return nb_fail(err, NB_ERR_INPUT, "%s: ends at byte %llu, %zu bytes short: it was cut off or changed while in use",
-                           path, (unsigned long long)(offset + done), n - done);
+            return nb_fail(err, NB_ERR_INPUT,
+                           "%s: ends at byte %llu, %zu bytes short: it was cut off or changed while in use", path,
+                           (unsigned long long)(offset + done), n - done);
         done += (size_t)got;
     }
     return NB_OK;

@@ -50,7 +50,8 @@ static nb_status push_key(key_stack *k, const nb_json_scan *s, nb_error *err)
         if (!k->decoded.data) { /* decoding never lengthens, so the text's own size is enough for all keys */
             k->decoded.data     = malloc(s->size + 1);
             k->decoded.capacity = s->size + 1;
-            if (!k->decoded.data) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to check %zu bytes", s->name, s->size);
+            if (!k->decoded.data)
+                return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to check %zu bytes", s->name, s->size);
         }
         size_t from = k->decoded.size;
         nb_json_scan_string(s, &k->decoded);
@@ -64,10 +65,10 @@ static nb_status push_key(key_stack *k, const nb_json_scan *s, nb_error *err)
 
 static nb_status close_object(key_stack *k, const nb_json_scan *s, nb_error *err)
 {
-    key   *keys = k->keys + k->first[s->depth];
-    size_t n    = k->count - k->first[s->depth];
-    k->count    = k->first[s->depth];
+    size_t first = k->first[s->depth], n = k->count - first;
+    k->count     = first;
     if (n < 2) return NB_OK;
+    key *keys = k->keys + first;
     qsort(keys, n, sizeof *keys, compare_keys);
     const key *worst = NULL; /* the duplicate that stands first in the text */
     for (size_t i = 1; i < n; i++)
@@ -91,10 +92,12 @@ static nb_status check_tokens(nb_json_scan *s, key_stack *k, nb_error *err)
 
 /* ---- parsing --------------------------------------------------------------------------------------------------------- */
 
-nb_status nb_json_parse_at(cJSON **out, const char *text, size_t n, const char *name, size_t line, size_t column, nb_error *err)
+nb_status nb_json_parse_at(cJSON **out, const char *text, size_t n, const char *name, size_t line, size_t column,
+                           nb_error *err)
 {
     *out = NULL;
-    if (n >= UINT32_MAX) return nb_fail(err, NB_ERR_INPUT, "%s: %zu bytes of JSON are more than the 4 GiB that can be read", name, n);
+    if (n >= UINT32_MAX)
+        return nb_fail(err, NB_ERR_INPUT, "%s: %zu bytes of JSON are more than the 4 GiB that can be read", name, n);
     nb_json_scan s;
     key_stack    k = {0};
     nb_json_scan_begin(&s, text, n, name);
@@ -154,43 +157,49 @@ static nb_status missing(const char *name, const char *where, nb_error *err)
     return nb_fail(err, NB_ERR_INPUT, "%s%s%s is missing", where, between(where), name);
 }
 
-nb_status nb_json_opt_int(const cJSON *o, const char *name, int64_t min, int64_t max, int64_t *out, const char *where, nb_error *err)
+nb_status nb_json_opt_int(const cJSON *o, const char *name, int64_t min, int64_t max, int64_t *out, const char *where,
+                          nb_error *err)
 {
     const cJSON *item = nb_json_find(o, name);
     if (!item) return NB_OK;
     if (!cJSON_IsNumber(item))
-        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %s, expected a whole number", where, between(where), name, type_of(item));
+        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %s, expected a whole number", where, between(where), name,
+                       type_of(item));
     double v = item->valuedouble;
     /* From 2^53 on a double no longer says which integer the file meant. */
     if (!(v == floor(v)) || !(fabs(v) < 9007199254740992.0))
-        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %.17g, expected a whole number below 2^53", where, between(where), name, v);
+        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %.17g, expected a whole number below 2^53", where, between(where),
+                       name, v);
     if ((int64_t)v < min || (int64_t)v > max)
-        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %lld, expected %lld to %lld", where, between(where), name, (long long)v,
-                       (long long)min, (long long)max);
+        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %lld, expected %lld to %lld", where, between(where), name,
+                       (long long)v, (long long)min, (long long)max);
     *out = (int64_t)v;
     return NB_OK;
 }
 
-nb_status nb_json_get_int(const cJSON *o, const char *name, int64_t min, int64_t max, int64_t *out, const char *where, nb_error *err)
+nb_status nb_json_get_int(const cJSON *o, const char *name, int64_t min, int64_t max, int64_t *out, const char *where,
+                          nb_error *err)
 {
     if (!nb_json_find(o, name)) return missing(name, where, err);
     return nb_json_opt_int(o, name, min, max, out, where, err);
 }
 
-nb_status nb_json_opt_number(const cJSON *o, const char *name, double min, double max, double *out, const char *where, nb_error *err)
+nb_status nb_json_opt_number(const cJSON *o, const char *name, double min, double max, double *out, const char *where,
+                             nb_error *err)
 {
     const cJSON *item = nb_json_find(o, name);
     if (!item) return NB_OK;
     if (!cJSON_IsNumber(item))
         return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %s, expected a number", where, between(where), name, type_of(item));
     if (!(item->valuedouble >= min && item->valuedouble <= max))
-        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %.17g, expected %g to %g", where, between(where), name, item->valuedouble,
-                       min, max);
+        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %.17g, expected %g to %g", where, between(where), name,
+                       item->valuedouble, min, max);
     *out = item->valuedouble;
     return NB_OK;
 }
 
-nb_status nb_json_get_number(const cJSON *o, const char *name, double min, double max, double *out, const char *where, nb_error *err)
+nb_status nb_json_get_number(const cJSON *o, const char *name, double min, double max, double *out, const char *where,
+                             nb_error *err)
 {
     if (!nb_json_find(o, name)) return missing(name, where, err);
     return nb_json_opt_number(o, name, min, max, out, where, err);
@@ -201,7 +210,8 @@ nb_status nb_json_opt_bool(const cJSON *o, const char *name, bool *out, const ch
     const cJSON *item = nb_json_find(o, name);
     if (!item) return NB_OK;
     if (!cJSON_IsBool(item))
-        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %s, expected true or false", where, between(where), name, type_of(item));
+        return nb_fail(err, NB_ERR_INPUT, "%s%s%s is %s, expected true or false", where, between(where), name,
+                       type_of(item));
     *out = cJSON_IsTrue(item);
     return NB_OK;
 }

@@ -32,7 +32,8 @@ typedef enum { NB_JSON_COMPACT, NB_JSON_SPACED, NB_JSON_INDENTED } nb_json_style
 void nb_json_print(nb_buf *out, const cJSON *tree, nb_json_style style);
 
 /* Streaming reader for data sets: a JSON array of values or JSON lines, one value at a time, never the whole file.
- * line is the 1-based line on which the value starts.  *out NULL at the end. */
+ * line is the 1-based line on which the value starts (may be NULL).  *out NULL at the end.  Pretty-printed objects one after
+ * the other are taken too.  At most 256 MiB a value; after an error the stream only repeats that it failed. */
 typedef struct nb_json_stream nb_json_stream;
 nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err);
 nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err);

@@ -229,7 +229,8 @@ static nb_status scan_value(nb_json_scan *s, nb_error *err)
 
 static nb_status scan_key(nb_json_scan *s, nb_error *err)
 {
-    if (!at_char(s, "\"")) return unexpected(s, s->expect == KEY ? "a key in double quotes" : "a key in double quotes or '}'", err);
+    if (!at_char(s, "\""))
+        return unexpected(s, s->expect == KEY ? "a key in double quotes" : "a key in double quotes or '}'", err);
     NB_TRY(scan_string(s, err));
     skip_space(s);
     if (!at_char(s, ":")) return unexpected(s, "':' after the key", err);

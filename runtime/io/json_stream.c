@@ -113,7 +113,8 @@ static nb_status take_row(nb_json_stream *s, nb_error *err)
             count(s, c);
         }
         if (s->at - from > MAX_ROW - s->row.size)
-            return nb_fail(err, NB_ERR_INPUT, "%s: line %zu: a value of more than %d MiB", s->path, s->row_line, MAX_ROW >> 20);
+            return nb_fail(err, NB_ERR_INPUT, "%s: line %zu: a value of more than %d MiB", s->path, s->row_line,
+                           MAX_ROW >> 20);
         nb_buf_add(&s->row, s->chunk + from, s->at - from);
         NB_TRY(nb_buf_status(&s->row, s->path, err));
     }

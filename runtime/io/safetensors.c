@@ -81,7 +81,8 @@ static nb_status take_u64(reader *r, uint64_t *out, nb_error *err)
             return nb_json_scan_fail(s, s->start, err, "'%.200s': the number does not fit 64 bits", r->name.data);
     }
     if (!whole)
-        return nb_json_scan_fail(s, s->start, err, "'%.200s': expected a whole number that is not negative", r->name.data);
+        return nb_json_scan_fail(s, s->start, err, "'%.200s': expected a whole number that is not negative",
+                                 r->name.data);
     *out = v;
     return NB_OK;
 }
@@ -109,8 +110,8 @@ static nb_status read_shape(reader *r, nb_tensor *t, nb_error *err)
         uint64_t dim;
         NB_TRY(take_u64(r, &dim, err));
         if (t->rank == NB_MAX_RANK)
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' has more than %d dimensions", r->file->path, r->name.data,
-                           NB_MAX_RANK);
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' has more than %d dimensions", r->file->path,
+                           r->name.data, NB_MAX_RANK);
         t->shape[t->rank++] = dim;
     }
 }
@@ -147,10 +148,12 @@ static nb_status check_size(reader *r, nb_tensor *t, const uint64_t range[2], nb
                        (unsigned long long)range[0], (unsigned long long)range[1]);
     t->bytes = range[1] - range[0];
     if (t->bytes != bits / 8)
-        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s': data_offsets hold %llu bytes, but %s and its shape need %llu", path,
-                       name, (unsigned long long)t->bytes, t->dtype_name, (unsigned long long)(bits / 8));
+        return nb_fail(err, NB_ERR_INPUT,
+                       "%s: tensor '%.200s': data_offsets hold %llu bytes, but %s and its shape need %llu", path, name,
+                       (unsigned long long)t->bytes, t->dtype_name, (unsigned long long)(bits / 8));
     if (range[1] > r->file->size - r->file->data)
-        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' ends at byte %llu of the data, which has only %llu: the file is cut off",
+        return nb_fail(err, NB_ERR_INPUT,
+                       "%s: tensor '%.200s' ends at byte %llu of the data, which has only %llu: the file is cut off",
                        path, name, (unsigned long long)range[1], (unsigned long long)(r->file->size - r->file->data));
     t->offset = r->file->data + range[0];
     return NB_OK;
@@ -162,11 +165,13 @@ static nb_status check_name(reader *r, nb_error *err)
     size_t      n    = r->name.size;
     if (n == 0) return nb_json_scan_fail(&r->scan, r->scan.start, err, "a tensor has an empty name");
     if (n > MAX_NAME)
-        return nb_json_scan_fail(&r->scan, r->scan.start, err, "a tensor's name has %zu bytes, more than %d", n, MAX_NAME);
+        return nb_json_scan_fail(&r->scan, r->scan.start, err, "a tensor's name has %zu bytes, more than %d", n,
+                                 MAX_NAME);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)name[i];
         if (c < 0x20 || c == 0x7F || (c == 0xC2 && (unsigned char)name[i + 1] < 0xA0))
-            return nb_json_scan_fail(&r->scan, r->scan.start, err, "the tensor name '%.200s' holds a control character", name);
+            return nb_json_scan_fail(&r->scan, r->scan.start, err, "the tensor name '%.200s' holds a control character",
+                                     name);
     }
     return NB_OK;
 }
@@ -212,7 +217,8 @@ static nb_status read_metadata(reader *r, nb_error *err)
     for (;;) {
         NB_TRY(nb_json_scan_next(&r->scan, err));
         if (r->scan.token == NB_TOKEN_OBJECT_END) return NB_OK;
-        NB_TRY(nb_grow(&f->metadata, &f->pairs_capacity, f->pairs + 1, sizeof *f->metadata, "the metadata of a file", err));
+        NB_TRY(nb_grow(&f->metadata, &f->pairs_capacity, f->pairs + 1, sizeof *f->metadata, "the metadata of a file",
+                       err));
         NB_TRY(take_string(r, &r->word, err));
         pair *p = &f->metadata[f->pairs];
         *p      = (pair){.key = nb_strdup(r->word.data)};
@@ -241,19 +247,23 @@ static nb_status read_header(nb_safetensors *f, nb_error *err)
     unsigned char le[8];
     uint64_t      n = 0;
     if (f->size < sizeof le)
-        return nb_fail(err, NB_ERR_INPUT, "%s: has %llu bytes, too few for a safetensors file", f->path, (unsigned long long)f->size);
+        return nb_fail(err, NB_ERR_INPUT, "%s: has %llu bytes, too few for a safetensors file", f->path,
+                       (unsigned long long)f->size);
     NB_TRY(nb_read_at(f->fd, le, sizeof le, 0, f->path, err));
     for (int i = 7; i >= 0; i--) n = n << 8 | le[i];
     if (n > MAX_HEADER)
-        return nb_fail(err, NB_ERR_INPUT, "%s: claims a header of %llu bytes, more than the %d allowed: not a safetensors file", f->path,
+        return nb_fail(err, NB_ERR_INPUT,
+                       "%s: claims a header of %llu bytes, more than the %d allowed: not a safetensors file", f->path,
                        (unsigned long long)n, MAX_HEADER);
     if (n > f->size - sizeof le)
-        return nb_fail(err, NB_ERR_INPUT, "%s: claims a header of %llu bytes, but has only %llu: the file is cut off", f->path,
-                       (unsigned long long)n, (unsigned long long)f->size);
+        return nb_fail(err, NB_ERR_INPUT, "%s: claims a header of %llu bytes, but has only %llu: the file is cut off",
+                       f->path, (unsigned long long)n, (unsigned long long)f->size);
     if (n == 0) return nb_fail(err, NB_ERR_INPUT, "%s: has an empty header: not a safetensors file", f->path);
     f->data    = sizeof le + n;
     char *text = malloc((size_t)n);
-    if (!text) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for its header of %llu bytes", f->path, (unsigned long long)n);
+    if (!text)
+        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for its header of %llu bytes", f->path,
+                       (unsigned long long)n);
     nb_buf label = {0}; /* what messages about the text call it */
     nb_buf_printf(&label, "%s: header", f->path);
     nb_status status = nb_buf_status(&label, "a file name", err);
@@ -312,14 +322,16 @@ static nb_status check_layout(nb_safetensors *f, nb_error *err)
     for (size_t i = 0; i < f->count; i++) {
         const nb_tensor *t = &f->tensors[i];
         if (t->offset != end)
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' begins at byte %llu of the data, %s byte %llu where the one before it ends",
-                           f->path, t->name, (unsigned long long)(t->offset - f->data),
-                           t->offset < end ? "overlapping, before" : "leaving a hole after", (unsigned long long)(end - f->data));
+            return nb_fail(
+                err, NB_ERR_INPUT,
+                "%s: tensor '%.200s' begins at byte %llu of the data, %s byte %llu where the one before it ends",
+                f->path, t->name, (unsigned long long)(t->offset - f->data),
+                t->offset < end ? "overlapping, before" : "leaving a hole after", (unsigned long long)(end - f->data));
         end += t->bytes; /* at most the file's size: check_size compared each tensor's end with it */
     }
     if (end != f->size)
-        return nb_fail(err, NB_ERR_INPUT, "%s: has %llu bytes that belong to no tensor, from byte %llu to its end", f->path,
-                       (unsigned long long)(f->size - end), (unsigned long long)end);
+        return nb_fail(err, NB_ERR_INPUT, "%s: has %llu bytes that belong to no tensor, from byte %llu to its end",
+                       f->path, (unsigned long long)(f->size - end), (unsigned long long)end);
     return NB_OK;
 }
 
@@ -390,11 +402,13 @@ const char *nb_safetensors_metadata(const nb_safetensors *f, const char *key)
     return found ? found->value : NULL;
 }
 
-nb_status nb_safetensors_read(const nb_safetensors *f, const nb_tensor *t, void *dst, uint64_t first, uint64_t n, nb_error *err)
+nb_status nb_safetensors_read(const nb_safetensors *f, const nb_tensor *t, void *dst, uint64_t first, uint64_t n,
+                              nb_error *err)
 {
     if (first > t->bytes || n > t->bytes - first || n > SIZE_MAX)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%.200s' has %llu bytes, asked for %llu from byte %llu", f->path, t->name,
-                       (unsigned long long)t->bytes, (unsigned long long)n, (unsigned long long)first);
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%.200s' has %llu bytes, asked for %llu from byte %llu",
+                       f->path, t->name, (unsigned long long)t->bytes, (unsigned long long)n,
+                       (unsigned long long)first);
     nb_status status = nb_read_at(f->fd, dst, (size_t)n, t->offset + first, f->path, err);
     if (status == NB_ERR_INPUT) nb_error_within(err, "tensor '%.200s'", t->name);
     return status;

@@ -133,7 +133,8 @@ static nb_status pixel_limits(nb_part *part, const cJSON *object, const place *w
 }
 
 /* A reference: a string, or an object {url} that may hold pixel limits as well.  *reference stays NULL for NULL. */
-static nb_status read_reference(const char **reference, nb_part *part, const cJSON *value, const place *where, nb_error *err)
+static nb_status read_reference(const char **reference, nb_part *part, const cJSON *value, const place *where,
+                                nb_error *err)
 {
     if (!value) return NB_OK;
     if (cJSON_IsObject(value)) {
@@ -141,8 +142,8 @@ static nb_status read_reference(const char **reference, nb_part *part, const cJS
         return nb_json_get_string(value, "url", reference, where->text, err);
     }
     if (!cJSON_IsString(value))
-        return nb_fail(err, NB_ERR_INPUT, "%s is neither a string (path, file://, http(s):// or data: URL) nor an object with 'url'",
-                       where->text);
+        return nb_fail(err, NB_ERR_INPUT, "%s is neither a string (path, file://, http(s):// or data: URL) nor an object "
+                                          "with 'url'", where->text);
     *reference = value->valuestring;
     return NB_OK;
 }
@@ -212,7 +213,8 @@ static nb_status add_part(nb_message *m, const cJSON *part, const place *where, 
     const char *text = NULL;
     NB_TRY(nb_json_opt_string(part, "text", &text, where->text, err));
     if (text) return add_text_part(m, text, err);
-    return nb_fail(err, NB_ERR_INPUT, "%s (type '%.40s') has none of 'text', 'image', 'image_url' and 'video'", where->text, type);
+    return nb_fail(err, NB_ERR_INPUT, "%s (type '%.40s') has none of 'text', 'image', 'image_url' and 'video'", where->text,
+                   type);
 }
 
 /* One call as {"name", "arguments"}, maybe inside "function"; the arguments as an object or as a string that holds JSON. */
@@ -270,7 +272,8 @@ static nb_status add_message(nb_chat *chat, const cJSON *message, const place *w
 {
     const char *role;
     nb_message *m;
-    if (!cJSON_IsObject(message)) return nb_fail(err, NB_ERR_INPUT, "%s is not an object with 'role' and 'content'", where->text);
+    if (!cJSON_IsObject(message))
+        return nb_fail(err, NB_ERR_INPUT, "%s is not an object with 'role' and 'content'", where->text);
     NB_TRY(nb_json_get_string(message, "role", &role, where->text, err));
     NB_TRY(nb_chat_add_message(chat, role, &m, err));
 

@@ -11,7 +11,8 @@
 
 nb_status nb_ids_push(nb_ids *ids, int32_t id, nb_error *err)
 {
-    if (ids->count == ids->capacity) NB_TRY(nb_grow(&ids->data, &ids->capacity, ids->count + 1, sizeof *ids->data, "token ids", err));
+    if (ids->count == ids->capacity)
+        NB_TRY(nb_grow(&ids->data, &ids->capacity, ids->count + 1, sizeof *ids->data, "token ids", err));
     ids->data[ids->count++] = id;
     return NB_OK;
 }
@@ -81,7 +82,8 @@ static const nb_added *added_at(const nb_tokenizer *t, const char *text, size_t 
 }
 
 /* Where the next added token in text[at..n) begins; n when there is none.  *found is it. */
-static size_t next_added(const nb_tokenizer *t, const char *text, size_t at, size_t n, wanted want, const nb_added **found)
+static size_t next_added(const nb_tokenizer *t, const char *text, size_t at, size_t n, wanted want,
+                         const nb_added **found)
 {
     *found = NULL;
     if (!t->any[want.normalized][0] && !(want.special && t->any[want.normalized][1])) return n;
@@ -140,7 +142,8 @@ static nb_status encode_all(encoder *e, const char *text, size_t n, nb_error *er
     return NB_OK;
 }
 
-nb_status nb_tokenizer_encode(const nb_tokenizer *t, const char *text, size_t n, bool parse_special, nb_ids *out, nb_error *err)
+nb_status nb_tokenizer_encode(const nb_tokenizer *t, const char *text, size_t n, bool parse_special, nb_ids *out,
+                              nb_error *err)
 {
     if (n > (size_t)INT32_MAX / 4) /* places in a piece are 32 bits, and NFC can triple a text */
         return nb_fail(err, NB_ERR_ARGUMENT, "a text of %zu bytes is too long to encode at once", n);

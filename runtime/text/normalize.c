@@ -39,6 +39,18 @@ static bool listed(const int32_t (*ranges)[2], size_t count, int32_t code)
     return false;
 }
 
+enum { MOST_PARTS = 8 }; /* Unicode promises at most 4 for a canonical decomposition */
+
+/* The full canonical decomposition, which is the character itself for most; returns its length. */
+static size_t decompose(int32_t code, int32_t *parts)
+{
+    int              bound = 0;
+    utf8proc_ssize_t count = utf8proc_decompose_char(code, parts, MOST_PARTS, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &bound);
+    if (count >= 1 && count <= MOST_PARTS) return (size_t)count;
+    parts[0] = code;
+    return 1;
+}
+
 /* What a character can do to its neighbours:
  *   PLAIN   stays as it is, and nothing before it reaches across it; may compose with what follows
  *   INERT   as PLAIN, and does not compose with what follows either
@@ -51,11 +63,10 @@ static role role_of(int32_t code)
     if (code < 0) return INERT;
     if (code < 0x300 || (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0xAC00 && code <= 0xD7A3)) return PLAIN;
     if (listed(newer_marks, NB_COUNT(newer_marks), code)) return INERT;
-    utf8proc_int32_t parts[8];
-    int              bound = 0;
-    utf8proc_ssize_t count = utf8proc_decompose_char(code, parts, NB_COUNT(parts), UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &bound);
-    if (count < 1 || count > (utf8proc_ssize_t)NB_COUNT(parts)) return INERT; /* not reached: a part is at most 4 long */
-    if (utf8proc_get_property(parts[0])->combining_class || listed(second_starters, NB_COUNT(second_starters), parts[0])) return JOINS;
+    int32_t parts[MOST_PARTS];
+    size_t  count = decompose(code, parts);
+    if (utf8proc_get_property(parts[0])->combining_class) return JOINS;
+    if (listed(second_starters, NB_COUNT(second_starters), parts[0])) return JOINS;
     return count == 1 && parts[0] == code ? PLAIN : OPENS;
 }
 
@@ -116,16 +127,16 @@ static nb_status normalize_stretch(nb_buf *out, const char *text, size_t n, scra
     size_t count = 0;
     for (size_t i = 0; i < n;) {
         int32_t code;
-        int     bound = 0;
         i += read_char(text + i, n - i, &code);
-        if (count + 8 > s->capacity)
-            NB_TRY(nb_grow(&s->codes, &s->capacity, count + 8, sizeof *s->codes, "characters to normalize", err));
-        count += (size_t)utf8proc_decompose_char(code, s->codes + count, 8, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &bound);
+        if (count + MOST_PARTS > s->capacity)
+            NB_TRY(nb_grow(&s->codes, &s->capacity, count + MOST_PARTS, sizeof *s->codes, "characters to normalize", err));
+        count += decompose(code, s->codes + count);
     }
     if (count > s->spare_capacity)
         NB_TRY(nb_grow(&s->spare, &s->spare_capacity, count, sizeof *s->spare, "characters to normalize", err));
     order_marks(s->codes, s->spare, count);
-    utf8proc_ssize_t left = utf8proc_normalize_utf32(s->codes, (utf8proc_ssize_t)count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t left =
+        utf8proc_normalize_utf32(s->codes, (utf8proc_ssize_t)count, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     for (utf8proc_ssize_t i = 0; i < left; i++) {
         utf8proc_uint8_t bytes[4];
         nb_buf_add(out, bytes, (size_t)utf8proc_encode_char(s->codes[i], bytes));

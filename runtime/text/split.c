@@ -19,8 +19,8 @@
 #include "kernels/base.h"
 #include "runtime/text/code_point.h"
 
-const char nb_split_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-                                "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char nb_split_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+                                "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 typedef enum { OTHER, LETTER, NUMBER, SPACE, NEWLINE } char_class; /* SPACE: \s but CR and LF */
 
@@ -100,7 +100,8 @@ static size_t contraction(const char *s, size_t n)
     if (n < 2 || s[0] != '\'') return 0;
     char a = s[1] | 32, b = n > 2 ? s[2] | 32 : 0;
     if (s[1] >= 'A' && (a == 's' || a == 't' || a == 'm' || a == 'd')) return 2;
-    if (n > 2 && s[1] >= 'A' && s[2] >= 'A' && ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))) return 3;
+    bool two = (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l');
+    if (n > 2 && s[1] >= 'A' && s[2] >= 'A' && two) return 3;
     if (n > 2 && (uint8_t)s[1] == 0xC5 && (uint8_t)s[2] == 0xBF) return 3;
     return 0;
 }

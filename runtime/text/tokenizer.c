@@ -16,7 +16,8 @@
 
 static nb_status unsupported(const char *file, const char *field, const char *expected, nb_error *err)
 {
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %s is not %s; only byte-level BPE as in Qwen2 is supported", file, field, expected);
+    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %s is not %s; only byte-level BPE as in Qwen2 is supported", file, field,
+                   expected);
 }
 
 static bool is_string(const cJSON *object, const char *key, const char *want)
@@ -66,8 +67,10 @@ static nb_status check_model(const char *file, const cJSON *root, const cJSON *m
 {
     if (!is_string(model, "type", "BPE")) return unsupported(file, "model.type", "BPE", err);
     const cJSON *dropout = nb_json_find(model, "dropout");
-    if (dropout && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0)) return unsupported(file, "model.dropout", "null", err);
-    if (!is_empty(model, "continuing_subword_prefix")) return unsupported(file, "model.continuing_subword_prefix", "empty", err);
+    if (dropout && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0))
+        return unsupported(file, "model.dropout", "null", err);
+    if (!is_empty(model, "continuing_subword_prefix"))
+        return unsupported(file, "model.continuing_subword_prefix", "empty", err);
     if (!is_empty(model, "end_of_word_suffix")) return unsupported(file, "model.end_of_word_suffix", "empty", err);
     if (is_true(model, "ignore_merges")) return unsupported(file, "model.ignore_merges", "false", err);
     const cJSON *post = nb_json_find(root, "post_processor"), *decoder = nb_json_find(root, "decoder");
@@ -88,7 +91,8 @@ static nb_status add_token(nb_builder *b, const cJSON *item, int64_t id, const c
     NB_TRY(nb_json_opt_bool(item, "normalized", &normalized, where, err));
     for (int i = 0; i < 3; i++) {
         NB_TRY(nb_json_opt_bool(item, names[i], &other[i], where, err));
-        if (other[i]) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: '%s' is true, which nibble does not support", where, names[i]);
+        if (other[i])
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: '%s' is true, which nibble does not support", where, names[i]);
     }
     return nb_builder_add(b, text, id, special, normalized, err);
 }
@@ -98,13 +102,16 @@ static nb_status add_json_merge(nb_builder *b, const cJSON *item, nb_error *err)
     if (cJSON_IsString(item)) {
         const char *space = strchr(item->valuestring, ' ');
         if (space && !strchr(space + 1, ' '))
-            return nb_builder_merge(b, item->valuestring, (size_t)(space - item->valuestring), space + 1, strlen(space + 1), err);
+            return nb_builder_merge(b, item->valuestring, (size_t)(space - item->valuestring), space + 1, strlen(space + 1),
+                                    err);
     } else if (cJSON_IsArray(item) && cJSON_GetArraySize(item) == 2) {
         const cJSON *left = item->child, *right = left->next;
         if (cJSON_IsString(left) && cJSON_IsString(right))
-            return nb_builder_merge(b, left->valuestring, strlen(left->valuestring), right->valuestring, strlen(right->valuestring), err);
+            return nb_builder_merge(b, left->valuestring, strlen(left->valuestring), right->valuestring,
+                                    strlen(right->valuestring), err);
     }
-    return nb_fail(err, NB_ERR_INPUT, "%s: merges[%zu] is neither \"LEFT RIGHT\" nor [\"LEFT\", \"RIGHT\"]", b->file, b->merge_count);
+    return nb_fail(err, NB_ERR_INPUT, "%s: merges[%zu] is neither \"LEFT RIGHT\" nor [\"LEFT\", \"RIGHT\"]", b->file,
+                   b->merge_count);
 }
 
 static nb_status build_from_json(nb_builder *b, const cJSON *root, nb_error *err)
@@ -185,8 +192,8 @@ static nb_status added_id(const added_file *a, const cJSON *item, int64_t *id, n
         *id = strtol(item->string, &end, 10);
         if (*end == 0 && *id < NB_ID_LIMIT) return NB_OK;
     }
-    return nb_fail(err, NB_ERR_INPUT, "%s: added token '%.60s' needs a whole number from 0 to %d as its id", a->path, item->string,
-                   NB_ID_LIMIT - 1);
+    return nb_fail(err, NB_ERR_INPUT, "%s: added token '%.60s' needs a whole number from 0 to %d as its id", a->path,
+                   item->string, NB_ID_LIMIT - 1);
 }
 
 static nb_status add_tokens(nb_builder *b, const added_file *a, nb_error *err)
@@ -228,7 +235,8 @@ static nb_status read_merges(nb_builder *b, const nb_buf *text, nb_error *err)
     return NB_OK;
 }
 
-static nb_status build_from_parts(nb_builder *b, const cJSON *vocabulary, const char *merges_path, const added_file *added, nb_error *err)
+static nb_status build_from_parts(nb_builder *b, const cJSON *vocabulary, const char *merges_path, const added_file *added,
+                                  nb_error *err)
 {
     int64_t      largest = -1, id;
     const cJSON *item;
@@ -289,8 +297,8 @@ nb_status nb_tokenizer_open(nb_tokenizer **out, const char *directory, nb_error 
         b.file = vocabulary;
         status = open_from_parts(&b, directory, merges, err);
     } else {
-        status = nb_fail(err, NB_ERR_INPUT, "%s: there is no tokenizer (tokenizer.json, or vocab.json and merges.txt); copy it from the "
-                                            "model that was fine-tuned", directory);
+        status = nb_fail(err, NB_ERR_INPUT, "%s: there is no tokenizer (tokenizer.json, or vocab.json and merges.txt); copy it "
+                                            "from the model that was fine-tuned", directory);
     }
     free(json);
     free(vocabulary);

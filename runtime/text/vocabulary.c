@@ -60,8 +60,8 @@ static nb_name *find_name(const nb_builder *b, const char *left, size_t n, const
     size_t   mask = ((size_t)1 << b->bits) - 1;
     for (size_t i = (size_t)(hash >> (64 - b->bits));; i = (i + 1) & mask) {
         nb_name *slot = &b->names[i];
-        if (!slot->text || (slot->length == n + m && memcmp(slot->text, left, n) == 0 && memcmp(slot->text + n, right, m) == 0))
-            return slot;
+        if (!slot->text) return slot;
+        if (slot->length == n + m && memcmp(slot->text, left, n) == 0 && memcmp(slot->text + n, right, m) == 0) return slot;
     }
 }
 
@@ -83,7 +83,8 @@ static nb_status store(nb_builder *b, int32_t id, nb_entry_kind kind, const char
     else
         nb_buf_add(&t->bytes, text, n);
     NB_TRY(nb_buf_status(&t->bytes, "vocabulary", err));
-    if (t->bytes.size > UINT32_MAX) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: the vocabulary is larger than 4 GiB", b->file);
+    if (t->bytes.size > UINT32_MAX)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: the vocabulary is larger than 4 GiB", b->file);
     t->tokens[id] = (nb_entry){(uint32_t)begin, (uint32_t)(t->bytes.size - begin), (uint8_t)kind};
     return NB_OK;
 }
@@ -97,7 +98,8 @@ nb_status nb_builder_vocabulary(nb_builder *b, const cJSON *vocabulary, int64_t 
     if (!cJSON_IsObject(vocabulary))
         return nb_fail(err, NB_ERR_INPUT, "%s: the vocabulary is not an object of token: id", b->file);
     if (largest_added >= NB_ID_LIMIT)
-        return nb_fail(err, NB_ERR_INPUT, "%s: added token id %lld is larger than %d", b->file, (long long)largest_added, NB_ID_LIMIT - 1);
+        return nb_fail(err, NB_ERR_INPUT, "%s: added token id %lld is larger than %d", b->file, (long long)largest_added,
+                       NB_ID_LIMIT - 1);
     if (largest_added >= 0) size = (int)largest_added + 1;
     cJSON_ArrayForEach(item, vocabulary)
     {
@@ -121,12 +123,13 @@ nb_status nb_builder_vocabulary(nb_builder *b, const cJSON *vocabulary, int64_t 
         *name = (nb_name){item->string, (uint32_t)n, item->valueint};
         NB_TRY(store(b, item->valueint, NB_ENTRY_PLAIN, item->string, n, err));
         int32_t code;
-        if (n && nb_utf8_step(item->string, n, &code) == (int)n && byte_of(code) >= 0) t->merges.byte_id[byte_of(code)] = item->valueint;
+        if (n && nb_utf8_step(item->string, n, &code) == (int)n && byte_of(code) >= 0)
+            t->merges.byte_id[byte_of(code)] = item->valueint;
     }
     for (int i = 0; i < 256; i++)
         if (t->merges.byte_id[i] < 0)
-            return nb_fail(err, NB_ERR_INPUT, "%s: the vocabulary has no token for the byte 0x%02X, so some text could not be encoded",
-                           b->file, (unsigned)i);
+            return nb_fail(err, NB_ERR_INPUT, "%s: the vocabulary has no token for the byte 0x%02X, so some text could not be "
+                                              "encoded", b->file, (unsigned)i);
     return NB_OK;
 }
 
@@ -135,11 +138,12 @@ nb_status nb_builder_add(nb_builder *b, const char *text, int64_t id, bool speci
     nb_tokenizer *t = b->tokenizer;
     size_t        n = strlen(text);
     if (id < 0 || id >= t->size)
-        return nb_fail(err, NB_ERR_INPUT, "%s: added token '%.*s' has the id %lld", b->file, shown(text, n), text, (long long)id);
+        return nb_fail(err, NB_ERR_INPUT, "%s: added token '%.*s' has the id %lld", b->file, shown(text, n), text,
+                       (long long)id);
     if (n == 0) return nb_fail(err, NB_ERR_INPUT, "%s: the added token with id %lld is empty", b->file, (long long)id);
     if (n > NB_ADDED_LIMIT)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: added token '%.*s...' is longer than %d bytes", b->file, shown(text, n), text,
-                       NB_ADDED_LIMIT);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: added token '%.*s...' is longer than %d bytes", b->file, shown(text, n),
+                       text, NB_ADDED_LIMIT);
     nb_name *name = find_name(b, text, n, "", 0);
     if (name->text && name->id != id)
         return nb_fail(err, NB_ERR_INPUT, "%s: added token '%.*s' has the id %lld, but the vocabulary gives it %d", b->file,
@@ -160,7 +164,8 @@ nb_status nb_builder_add(nb_builder *b, const char *text, int64_t id, bool speci
     return NB_OK;
 }
 
-nb_status nb_builder_merge(nb_builder *b, const char *left, size_t left_length, const char *right, size_t right_length, nb_error *err)
+nb_status nb_builder_merge(nb_builder *b, const char *left, size_t left_length, const char *right, size_t right_length,
+                           nb_error *err)
 {
     const nb_name *l = find_name(b, left, left_length, "", 0), *r = find_name(b, right, right_length, "", 0);
     const nb_name *both = find_name(b, left, left_length, right, right_length);

@@ -56,7 +56,8 @@ typedef struct {
 nb_status nb_builder_vocabulary(nb_builder *b, const cJSON *vocabulary, int64_t largest_added, nb_error *err);
 nb_status nb_builder_add(nb_builder *b, const char *text, int64_t id, bool special, bool normalized, nb_error *err);
 /* The pair left + right is the next merge in rank. */
-nb_status nb_builder_merge(nb_builder *b, const char *left, size_t left_length, const char *right, size_t right_length, nb_error *err);
+nb_status nb_builder_merge(nb_builder *b, const char *left, size_t left_length, const char *right, size_t right_length,
+                           nb_error *err);
 /* Orders the added tokens; the last step. */
 nb_status nb_builder_finish(nb_builder *b, nb_error *err);
 void      nb_builder_free(nb_builder *b); /* not the tokenizer */

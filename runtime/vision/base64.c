@@ -38,8 +38,8 @@ static nb_status decode(nb_buf *out, const char *text, size_t n, const char *nam
             continue;
         }
         if (v == BAD)
-            return nb_fail(err, NB_ERR_INPUT, "%s: character %zu of the base64 text (code %u) does not belong there", name, i + 1,
-                           (unsigned char)text[i]);
+            return nb_fail(err, NB_ERR_INPUT, "%s: character %zu of the base64 text (code %u) does not belong there", name,
+                           i + 1, (unsigned char)text[i]);
         if (pads) return nb_fail(err, NB_ERR_INPUT, "%s: base64 text goes on after its '=' at character %zu", name, i + 1);
         group = group << 6 | v;
         if (++digits % 4) continue;
@@ -50,8 +50,8 @@ static nb_status decode(nb_buf *out, const char *text, size_t n, const char *nam
     }
     unsigned rest = digits % 4; /* 2 digits leave one byte, 3 leave two */
     if (rest == 1 || (pads && (!rest || rest + pads != 4)))
-        return nb_fail(err, NB_ERR_INPUT, "%s: the base64 text is cut short or wrongly padded (%zu digits, %zu '=')", name, digits,
-                       pads);
+        return nb_fail(err, NB_ERR_INPUT, "%s: the base64 text is cut short or wrongly padded (%zu digits, %zu '=')", name,
+                       digits, pads);
     if (rest && (group & ((1u << (rest == 2 ? 4 : 2)) - 1)))
         return nb_fail(err, NB_ERR_INPUT, "%s: the last digit of the base64 text has bits left over, so it is damaged", name);
     if (rest) chunk[filled++] = (uint8_t)(group >> (rest == 2 ? 4 : 10));
@@ -62,7 +62,7 @@ static nb_status decode(nb_buf *out, const char *text, size_t n, const char *nam
 
 nb_status nb_base64_decode(nb_buf *out, const char *text, size_t n, const char *name, nb_error *err)
 {
-    *out = (nb_buf){0};
+    *out = (nb_buf){ 0 };
     nb_status status = decode(out, text, n, name, err);
     if (status) nb_buf_free(out);
     return status;

@@ -51,10 +51,7 @@ static const uint8_t *take(gif_reader *g, size_t n)
     return p;
 }
 
-static int word(const uint8_t *p)
-{
-    return p[0] | p[1] << 8;
-}
+static int word(const uint8_t *p) { return p[0] | p[1] << 8; }
 
 static nb_status read_palette(gif_reader *g, int flags)
 {
@@ -128,7 +125,7 @@ static int next_code(gif_reader *g, int size)
 /* Where the frame's n-th stored row belongs: interlaced files store rows 0, 8, ..; 4, 12, ..; 2, 6, ..; 1, 3, .. */
 static int row_place(const gif_reader *g, int n)
 {
-    static const int first[4] = {0, 4, 2, 1}, step[4] = {8, 8, 4, 2};
+    static const int first[4] = { 0, 4, 2, 1 }, step[4] = { 8, 8, 4, 2 };
     if (!g->interlaced) return n;
     for (int pass = 0;; pass++) {
         int rows = g->height > first[pass] ? (g->height - first[pass] + step[pass] - 1) / step[pass] : 0;
@@ -157,9 +154,9 @@ static nb_status read_pixels(gif_reader *g, nb_image *out)
     if (!p) return cut_short(g);
     int root = *p;
     if (root < 1 || root > 8) return damaged(g, "the code size is out of range");
-    int clear = 1 << root, size = root + 1, count = clear + 2, last = NO_CODE;
+    int     clear = 1 << root, size = root + 1, count = clear + 2, last = NO_CODE;
     uint8_t first = 0; /* the first index of the last string */
-    pen     to = {.image = out};
+    pen     to = { .image = out };
     while (to.rows < g->height) {
         int code = next_code(g, size);
         if (code == NO_CODE) return g->at >= g->in->n ? cut_short(g) : damaged(g, "the picture data ends too early");

@@ -49,16 +49,13 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-static void start_curl(void)
-{
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-}
+static void start_curl(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 static CURLcode configure(CURL *curl, const char *url, transfer *t, char *text)
 {
     CURLcode code = CURLE_OK;
     long     seconds = t->limits->timeout_s;
-#define SET(option, value) \
+#define SET(option, value)                                                                                                     \
     if (code == CURLE_OK) code = curl_easy_setopt(curl, option, value)
     SET(CURLOPT_ERRORBUFFER, text);
     SET(CURLOPT_URL, url);
@@ -88,7 +85,8 @@ static nb_status judge(CURL *curl, CURLcode code, const transfer *t, const char 
     long status = 0;
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     if (code != CURLE_OK && t->refused[0])
-        return nb_fail(err, NB_ERR_INPUT, "%s: refused, because it leads to %s, which is not a public address", name, t->refused);
+        return nb_fail(err, NB_ERR_INPUT, "%s: refused, because it leads to %s, which is not a public address", name,
+                       t->refused);
     if (t->too_long || code == CURLE_FILESIZE_EXCEEDED)
         return nb_fail(err, NB_ERR_INPUT, "%s: longer than the limit of %zu bytes", name, t->limits->max_bytes);
     if (t->out->failed) return nb_buf_status(t->out, name, err);
@@ -96,8 +94,7 @@ static nb_status judge(CURL *curl, CURLcode code, const transfer *t, const char 
     case CURLE_OK: break;
     case CURLE_OPERATION_TIMEDOUT:
         return nb_fail(err, NB_ERR_IO, "%s: not received within %d seconds", name, t->limits->timeout_s);
-    case CURLE_TOO_MANY_REDIRECTS:
-        return nb_fail(err, NB_ERR_INPUT, "%s: more than %d redirects", name, MAX_REDIRECTS);
+    case CURLE_TOO_MANY_REDIRECTS: return nb_fail(err, NB_ERR_INPUT, "%s: more than %d redirects", name, MAX_REDIRECTS);
     case CURLE_UNSUPPORTED_PROTOCOL:
         return nb_fail(err, NB_ERR_INPUT, "%s: refused, because it leads to something other than http or https", name);
     case CURLE_URL_MALFORMAT: return nb_fail(err, NB_ERR_INPUT, "%s: not a valid URL", name);
@@ -113,10 +110,10 @@ nb_status nb_http_get(nb_buf *out, const char *url, const char *name, const nb_h
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, start_curl);
-    *out = (nb_buf){0};
+    *out = (nb_buf){ 0 };
     CURL *curl = curl_easy_init();
     if (!curl) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for a connection", name);
-    transfer t = {.out = out, .limits = limits};
+    transfer t = { .out = out, .limits = limits };
     char     text[CURL_ERROR_SIZE] = "";
     CURLcode code = configure(curl, url, &t, text);
     if (code == CURLE_OK) code = curl_easy_perform(curl);
@@ -132,7 +129,7 @@ nb_status nb_http_get(nb_buf *out, const char *url, const char *name, const nb_h
 {
     (void)url;
     (void)limits;
-    *out = (nb_buf){0};
+    *out = (nb_buf){ 0 };
     return nb_fail(err, NB_ERR_UNSUPPORTED,
                    "%s: this nibble was built without http; install libcurl4-openssl-dev and build with -DNIBBLE_CURL=ON, or"
                    " download the file first",

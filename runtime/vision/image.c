@@ -16,7 +16,7 @@ void nb_image_free(nb_image *image)
 {
     if (!image) return;
     free(image->rgb);
-    *image = (nb_image){0};
+    *image = (nb_image){ 0 };
 }
 
 nb_status nb_image_claim(nb_image *out, const nb_encoded *in, int64_t width, int64_t height, uint64_t least_bytes,
@@ -76,16 +76,15 @@ static const char *guess(const nb_encoded *in)
 nb_status nb_image_decode(nb_image *out, const void *bytes, size_t n, const char *name, const nb_decode_limits *limits,
                           nb_error *err)
 {
-    nb_encoded in = {.bytes = bytes, .n = n, .name = name ? name : "picture", .max_pixels = PILLOW_MAX_PIXELS};
+    nb_encoded in = { .bytes = bytes, .n = n, .name = name ? name : "picture", .max_pixels = PILLOW_MAX_PIXELS };
     if (limits) {
         if (limits->max_pixels > 0) in.max_pixels = limits->max_pixels;
         in.white_alpha = limits->white_alpha;
     }
-    *out = (nb_image){0};
+    *out = (nb_image){ 0 };
     if (!n) return nb_fail(err, NB_ERR_INPUT, "%s: empty, so not a picture", in.name);
     decoder *decode = sniff(&in);
-    if (!decode)
-        return nb_fail(err, NB_ERR_INPUT, "%s: not a JPEG, PNG, WebP, BMP or GIF picture (%s)", in.name, guess(&in));
+    if (!decode) return nb_fail(err, NB_ERR_INPUT, "%s: not a JPEG, PNG, WebP, BMP or GIF picture (%s)", in.name, guess(&in));
     nb_status status = decode(out, &in, err);
     if (status != NB_OK) nb_image_free(out);
     return status;

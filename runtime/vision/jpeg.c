@@ -19,7 +19,7 @@
 #include <jerror.h>
 
 enum {
-    MAX_SCANS = 200,      /* a progressive file of 10,000 scans decodes for hours; encoders write about ten */
+    MAX_SCANS = 200,        /* a progressive file of 10,000 scans decodes for hours; encoders write about ten */
     MAX_MEMORY = 512 << 20, /* for libjpeg's own arrays: the coefficients of a progressive file (2 bytes each) */
 };
 
@@ -68,10 +68,7 @@ static void on_message(j_common_ptr info, int level)
     }
 }
 
-static void print_nothing(j_common_ptr info)
-{
-    (void)info;
-}
+static void print_nothing(j_common_ptr info) { (void)info; }
 
 static void on_progress(j_common_ptr info)
 {

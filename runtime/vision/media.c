@@ -15,15 +15,9 @@
 
 enum { DEFAULT_BYTES = 64 << 20, DEFAULT_SECONDS = 30, NAME_SIZE = 160 };
 
-static bool starts(const char *text, const char *with)
-{
-    return strncasecmp(text, with, strlen(with)) == 0;
-}
+static bool starts(const char *text, const char *with) { return strncasecmp(text, with, strlen(with)) == 0; }
 
-static bool is_http(const char *reference)
-{
-    return starts(reference, "http://") || starts(reference, "https://");
-}
+static bool is_http(const char *reference) { return starts(reference, "http://") || starts(reference, "https://"); }
 
 /* Length of the scheme in "scheme://...", 0 when there is none. */
 static int scheme_length(const char *reference)
@@ -64,8 +58,7 @@ static nb_status read_data_url(nb_buf *out, const char *reference, const char *n
         return nb_fail(err, NB_ERR_INPUT, "%s: not of the form data:image/TYPE;base64,TEXT", name);
     text += 7;
     size_t n = strlen(text);
-    if (n / 4 > max_bytes / 3 + 1)
-        return nb_fail(err, NB_ERR_INPUT, "%s: longer than the limit of %zu bytes", name, max_bytes);
+    if (n / 4 > max_bytes / 3 + 1) return nb_fail(err, NB_ERR_INPUT, "%s: longer than the limit of %zu bytes", name, max_bytes);
     NB_TRY(nb_base64_decode(out, text, n, name, err));
     if (out->size > 0 && out->size <= max_bytes) return NB_OK;
     nb_status status = out->size ? nb_fail(err, NB_ERR_INPUT, "%s: longer than the limit of %zu bytes", name, max_bytes)
@@ -87,15 +80,15 @@ static nb_status read_path(nb_buf *out, const char *path, const char *root, size
 
 nb_status nb_media_read(nb_buf *out, const char *reference, const nb_media_options *options, nb_error *err)
 {
-    nb_media_options o = options ? *options : (nb_media_options){0};
+    nb_media_options o = options ? *options : (nb_media_options){ 0 };
     if (!o.max_bytes) o.max_bytes = DEFAULT_BYTES;
     if (o.timeout_s < 1) o.timeout_s = DEFAULT_SECONDS;
     char name[NAME_SIZE];
     nb_media_name(name, reference);
-    *out = (nb_buf){0};
+    *out = (nb_buf){ 0 };
     if (is_http(reference)) {
         if (o.offline) return nb_fail(err, NB_ERR_ARGUMENT, "%s: http(s) pictures are refused here (offline)", name);
-        nb_http_limits limits = {.max_bytes = o.max_bytes, .timeout_s = o.timeout_s};
+        nb_http_limits limits = { .max_bytes = o.max_bytes, .timeout_s = o.timeout_s };
         if (!o.allow_private) limits.allowed = nb_address_is_public;
         return nb_http_get(out, reference, name, &limits, err);
     }
@@ -103,7 +96,7 @@ nb_status nb_media_read(nb_buf *out, const char *reference, const nb_media_optio
     if (starts(reference, "file://")) return read_path(out, reference + 7, o.root, o.max_bytes, err);
     int scheme = scheme_length(reference);
     if (scheme)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: '%.*s://' is not supported; use http(s)://, file://, data: or a path", name,
-                       scheme, reference);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: '%.*s://' is not supported; use http(s)://, file://, data: or a path",
+                       name, scheme, reference);
     return read_path(out, reference, o.root, o.max_bytes, err);
 }

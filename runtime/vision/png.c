@@ -32,7 +32,8 @@ static nb_status spng_failed(const png_reader *r, int code)
     case SPNG_IO_EOF:
     case SPNG_EOF: return nb_fail(r->err, NB_ERR_INPUT, "%s: damaged PNG: the file is cut short at %zu bytes", name, r->in->n);
     case SPNG_ECHUNK_LIMITS:
-        return nb_fail(r->err, NB_ERR_INPUT, "%s: this PNG carries more than %d MiB of text or profiles", name, MAX_CHUNK >> 20);
+        return nb_fail(r->err, NB_ERR_INPUT, "%s: this PNG carries more than %d MiB of text or profiles", name,
+                       MAX_CHUNK >> 20);
     default: return nb_fail(r->err, NB_ERR_INPUT, "%s: damaged PNG: %s", name, spng_strerror(code));
     }
 }
@@ -74,7 +75,8 @@ static void expand_channels(const png_reader *r, uint8_t *rgb, const uint8_t *ro
     bool   white = r->in->white_alpha && alpha && !(grey && r->head.bit_depth == 8);
     size_t bytes = r->head.bit_depth / 8, channels = (grey ? 1 : 3) + alpha;
     for (uint32_t x = 0; x < r->head.width; x++, rgb += 3, row += channels * bytes) {
-        uint8_t rgba[4] = {row[0], row[grey ? 0 : bytes], row[grey ? 0 : 2 * bytes], alpha ? row[(channels - 1) * bytes] : 255};
+        uint8_t rgba[4] = { row[0], row[grey ? 0 : bytes], row[grey ? 0 : 2 * bytes],
+                            alpha ? row[(channels - 1) * bytes] : 255 };
         nb_drop_alpha(rgb, rgba, white);
     }
 }
@@ -115,8 +117,8 @@ static nb_status read_png(png_reader *r, nb_image *out)
     if (code == SPNG_OK) code = spng_get_ihdr(r->png, &r->head);
     if (code != SPNG_OK) return spng_failed(r, code);
 
-    static const uint8_t channels[7] = {1, 0, 3, 1, 2, 0, 4};
-    uint64_t row_bits = (uint64_t)r->head.width * r->head.bit_depth * channels[r->head.color_type];
+    static const uint8_t channels[7] = { 1, 0, 3, 1, 2, 0, 4 };
+    uint64_t             row_bits = (uint64_t)r->head.width * r->head.bit_depth * channels[r->head.color_type];
     r->stride = (size_t)((row_bits + 7) / 8);
     /* Deflate's densest code is 1032 bytes from one. */
     NB_TRY(nb_image_claim(out, r->in, r->head.width, r->head.height, r->stride * (uint64_t)r->head.height / 1032, r->err));

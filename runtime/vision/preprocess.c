@@ -25,7 +25,7 @@ void nb_patches_free(nb_patches *p)
 {
     if (!p) return;
     free(p->rows);
-    *p = (nb_patches){0};
+    *p = (nb_patches){ 0 };
 }
 
 /* ---- preprocessor_config.json ---- */
@@ -103,8 +103,8 @@ nb_status nb_processor_open(nb_processor *out, const char *directory, nb_error *
         .patch = 14,
         .temporal = 2,
         .merge = 2,
-        .mean = {0.48145466f, 0.4578275f, 0.40821073f},
-        .std = {0.26862954f, 0.26130258f, 0.27577711f},
+        .mean = { 0.48145466f, 0.4578275f, 0.40821073f },
+        .std = { 0.26862954f, 0.26130258f, 0.27577711f },
     };
     char *path = nb_path_join(directory, "preprocessor_config.json");
     if (!path) return nb_fail(err, NB_ERR_MEMORY, "no memory for the path of preprocessor_config.json in '%s'", directory);
@@ -126,8 +126,8 @@ nb_status nb_processor_open(nb_processor *out, const char *directory, nb_error *
 static nb_status target_size(const nb_image *image, const nb_processor *p, const nb_pixel_limits *limits, int *h, int *w,
                              nb_error *err)
 {
-    nb_pixel_limits own = limits ? *limits : (nb_pixel_limits){0};
-    int64_t min = p->min_pixels, max = p->max_pixels;
+    nb_pixel_limits own = limits ? *limits : (nb_pixel_limits){ 0 };
+    int64_t         min = p->min_pixels, max = p->max_pixels;
     if (own.resized_height || own.resized_width) {
         if (own.resized_height < 1 || own.resized_width < 1 || own.resized_height > INT32_MAX || own.resized_width > INT32_MAX)
             return nb_fail(err, NB_ERR_ARGUMENT,
@@ -157,8 +157,7 @@ static void cut_frame(const nb_patches *out, float *first, int slot, const nb_im
         for (int bx = 0; bx < out->w; bx += p->merge)
             for (int my = 0; my < p->merge; my++)
                 for (int mx = 0; mx < p->merge; mx++, row += columns) {
-                    const uint8_t *pixels =
-                        frame->rgb + (size_t)(by + my) * p->patch * line + (size_t)(bx + mx) * p->patch * 3;
+                    const uint8_t *pixels = frame->rgb + (size_t)(by + my) * p->patch * line + (size_t)(bx + mx) * p->patch * 3;
                     for (int c = 0; c < 3; c++) {
                         float *to = row + c * p->temporal * area;
                         for (int py = 0; py < p->patch; py++)
@@ -176,24 +175,24 @@ static void repeat_slot(float *first, size_t rows, int from, const nb_processor 
             memcpy(first + slot * area, first + from * area, area * sizeof *first);
 }
 
-nb_status nb_preprocess(nb_patches *out, const nb_image *frames, int count, const nb_processor *p, const nb_pixel_limits *limits,
-                        nb_error *err)
+nb_status nb_preprocess(nb_patches *out, const nb_image *frames, int count, const nb_processor *p,
+                        const nb_pixel_limits *limits, nb_error *err)
 {
-    *out = (nb_patches){0};
+    *out = (nb_patches){ 0 };
     if (count < 1 || count > MAX_FRAMES)
         return nb_fail(err, NB_ERR_ARGUMENT, "%d frames given; a picture is one and a video 1 to %d", count, MAX_FRAMES);
     int height, width;
     NB_TRY(target_size(frames, p, limits, &height, &width, err));
-    *out = (nb_patches){.t = (count + p->temporal - 1) / p->temporal, .h = height / p->patch, .w = width / p->patch};
+    *out = (nb_patches){ .t = (count + p->temporal - 1) / p->temporal, .h = height / p->patch, .w = width / p->patch };
 
-    size_t rows = (size_t)out->h * out->w, columns = 3 * (size_t)p->temporal * p->patch * p->patch, n = 0;
-    bool   fits = nb_mul(rows, columns, &n);
+    size_t    rows = (size_t)out->h * out->w, columns = 3 * (size_t)p->temporal * p->patch * p->patch, n = 0;
+    bool      fits = nb_mul(rows, columns, &n);
     nb_status status = fits ? nb_alloc(&out->rows, n, out->t * sizeof(float), "the patches of a picture", err)
                             : nb_fail(err, NB_ERR_MEMORY, "no memory for the patches of a picture");
-    float table[3][256];
+    float     table[3][256];
     fill_table(table, p);
     for (int f = 0; !status && f < count; f++) {
-        nb_image resized = {0};
+        nb_image resized = { 0 };
         bool     same = frames[f].width == width && frames[f].height == height;
         if (!same) status = nb_image_resize(&resized, &frames[f], width, height, err);
         float *first = out->rows + (size_t)(f / p->temporal) * n;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRACTION = 22, BLOCK = 48 };
+enum { FRACTION = 22, BLOCK = 48, MAX_PIXELS = 1 << 28 };
 
 /* out places; place i reads pixels first[i] .. first[i] + count[i] - 1 with weights weight[i * taps ..]. */
 typedef struct {
@@ -43,7 +43,7 @@ static nb_status axis_init(axis *a, int in, int out, nb_error *err)
 {
     double  scale = (double)in / out, stretch = scale < 1 ? 1 : scale, support = 2 * stretch, inverse = 1 / stretch;
     double *w = NULL;
-    *a = (axis){.out = out, .taps = (int)ceil(support) * 2 + 1};
+    *a = (axis){ .out = out, .taps = (int)ceil(support) * 2 + 1 };
     nb_status status = nb_alloc(&a->first, (size_t)out, sizeof *a->first, "resize windows", err);
     if (!status) status = nb_alloc(&a->count, (size_t)out, sizeof *a->count, "resize windows", err);
     if (!status) status = nb_alloc(&w, (size_t)a->taps, sizeof *w, "resize weights", err);
@@ -130,11 +130,13 @@ static nb_status new_pixels(uint8_t **out, int width, int height, nb_error *err)
 
 nb_status nb_image_resize(nb_image *out, const nb_image *in, int width, int height, nb_error *err)
 {
-    *out = (nb_image){0};
+    *out = (nb_image){ 0 };
     if (width < 1 || height < 1)
         return nb_fail(err, NB_ERR_ARGUMENT, "a picture cannot be resized to %d x %d pixels", width, height);
+    if (width > MAX_PIXELS / height)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%d x %d pixels are too large a size to resize a picture to", width, height);
     uint8_t  *wide = NULL, *pixels = NULL; /* wide: [in->height, width, 3] */
-    axis      x = {0}, y = {0};
+    axis      x = { 0 }, y = { 0 };
     nb_status status = NB_OK;
     if (width != in->width) {
         status = axis_init(&x, in->width, width, err);
@@ -156,6 +158,6 @@ nb_status nb_image_resize(nb_image *out, const nb_image *in, int width, int heig
     axis_free(&x);
     axis_free(&y);
     free(wide);
-    if (!status) *out = (nb_image){.rgb = pixels, .width = width, .height = height};
+    if (!status) *out = (nb_image){ .rgb = pixels, .width = width, .height = height };
     return status;
 }

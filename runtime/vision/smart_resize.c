@@ -20,13 +20,14 @@ nb_status nb_smart_resize(int height, int width, int factor, int64_t min_pixels,
         return nb_fail(err, NB_ERR_INPUT, "a picture of %d x %d pixels (width x height) cannot be resized", width, height);
     if (factor < 1 || min_pixels < 1 || max_pixels < min_pixels)
         return nb_fail(err, NB_ERR_ARGUMENT,
-                       "min_pixels %" PRId64 " and max_pixels %" PRId64 " (multiples of %d) leave no size for a picture", min_pixels,
-                       max_pixels, factor);
+                       "min_pixels %" PRId64 " and max_pixels %" PRId64 " (multiples of %d) leave no size for a picture",
+                       min_pixels, max_pixels, factor);
     double h = height, w = width, f = factor, least = (double)min_pixels, most = (double)max_pixels;
     if (fmax(h, w) / fmin(h, w) > MAX_RATIO)
-        return nb_fail(err, NB_ERR_INPUT,
-                       "the picture is %d x %d pixels (width x height), a ratio of %.4g; the model takes at most %d; crop or pad it",
-                       width, height, fmax(h, w) / fmin(h, w), MAX_RATIO);
+        return nb_fail(
+            err, NB_ERR_INPUT,
+            "the picture is %d x %d pixels (width x height), a ratio of %.4g; the model takes at most %d; crop or pad it",
+            width, height, fmax(h, w) / fmin(h, w), MAX_RATIO);
     double to_h = rint(h / f) * f, to_w = rint(w / f) * f;
     if (to_h * to_w > most) {
         double beta = sqrt(h * w / most);
@@ -40,7 +41,8 @@ nb_status nb_smart_resize(int height, int width, int factor, int64_t min_pixels,
     to_h = fmax(f, to_h);
     to_w = fmax(f, to_w);
     if (to_h * to_w > most_pixels)
-        return nb_fail(err, NB_ERR_ARGUMENT, "a picture resized to %.0f x %.0f pixels is too large; lower max_pixels", to_w, to_h);
+        return nb_fail(err, NB_ERR_ARGUMENT, "a picture resized to %.0f x %.0f pixels is too large; lower max_pixels", to_w,
+                       to_h);
     *out_h = (int)to_h;
     *out_w = (int)to_w;
     return NB_OK;

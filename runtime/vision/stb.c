@@ -19,7 +19,7 @@
 #define STBI_NO_HDR
 #define STBI_NO_FAILURE_STRINGS
 #define STBI_MAX_DIMENSIONS 16384
-#define STBI_ASSERT(x)      ((void)0) /* input is never asserted; each one is followed by a check */
+#define STBI_ASSERT(x) ((void)0) /* input is never asserted; each one is followed by a check */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wunused-but-set-variable"
@@ -35,20 +35,14 @@ typedef struct {
     bool     alpha;
 } bmp_header;
 
-static uint32_t u16(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
-}
-static uint32_t u32(const uint8_t *p)
-{
-    return u16(p) | u16(p + 2) << 16;
-}
+static uint32_t u16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
+static uint32_t u32(const uint8_t *p) { return u16(p) | u16(p + 2) << 16; }
 
 static nb_status read_header(bmp_header *h, const nb_encoded *in, nb_error *err)
 {
     const uint8_t *p = in->bytes;
     uint32_t       size = in->n >= 26 ? u32(p + 14) : 0;
-    *h = (bmp_header){.size = size, .pixels_at = in->n >= 26 ? u32(p + 10) : 0};
+    *h = (bmp_header){ .size = size, .pixels_at = in->n >= 26 ? u32(p + 10) : 0 };
     if (in->n < 26 || (size != 12 && in->n < (size_t)14 + (size < 124 ? size : 124)))
         return nb_fail(err, NB_ERR_INPUT, "%s: damaged BMP: the file is cut short at %zu bytes, inside its header", in->name,
                        in->n);
@@ -69,7 +63,8 @@ nb_status nb_decode_bmp(nb_image *out, const nb_encoded *in, nb_error *err)
 {
     bmp_header h;
     NB_TRY(read_header(&h, in, err));
-    bool plain = h.compression == 0 && (h.bits == 1 || h.bits == 4 || h.bits == 8 || h.bits == 16 || h.bits == 24 || h.bits == 32);
+    bool plain =
+        h.compression == 0 && (h.bits == 1 || h.bits == 4 || h.bits == 8 || h.bits == 16 || h.bits == 24 || h.bits == 32);
     bool masks = h.compression == 3 && (h.bits == 16 || h.bits == 32) && h.size != 56; /* stb misreads those of 56 */
     if (!plain && !masks)
         return nb_fail(err, NB_ERR_UNSUPPORTED,
@@ -83,8 +78,7 @@ nb_status nb_decode_bmp(nb_image *out, const nb_encoded *in, nb_error *err)
     uint64_t row = h.width > 0 ? ((uint64_t)h.width * h.bits + 31) / 32 * 4 : 0;
     uint64_t need = h.height > 0 ? h.pixels_at + row * (h.height - 1) + (row ? ((uint64_t)h.width * h.bits + 7) / 8 : 0) : 0;
     NB_TRY(nb_image_claim(out, in, h.width, h.height, need, err));
-    if (in->n > INT32_MAX)
-        return nb_fail(err, NB_ERR_INPUT, "%s: a BMP of %zu bytes is too large", in->name, in->n);
+    if (in->n > INT32_MAX) return nb_fail(err, NB_ERR_INPUT, "%s: a BMP of %zu bytes is too large", in->name, in->n);
 
     int      w = 0, ht = 0, channels = 0, want = h.alpha ? 4 : 3;
     stbi_uc *pixels = stbi_load_from_memory(in->bytes, (int)in->n, &w, &ht, &channels, want);

@@ -47,7 +47,8 @@ nb_status nb_decode_webp(nb_image *out, const nb_encoded *in, nb_error *err)
     VP8StatusCode code = WebPGetFeatures(in->bytes, in->n, &config.input);
     if (code != VP8_STATUS_OK) return webp_failed(in, code, err);
     if (config.input.has_animation)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: animated WebP is not supported; save one frame as a still picture", in->name);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: animated WebP is not supported; save one frame as a still picture",
+                       in->name);
     NB_TRY(nb_image_claim(out, in, config.input.width, config.input.height, 0, err));
     uint8_t *rgba = NULL;
     if (config.input.has_alpha) NB_TRY(nb_alloc(&rgba, (size_t)out->width * out->height, 4, "a WebP with alpha", err));

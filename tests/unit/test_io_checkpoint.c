@@ -142,8 +142,10 @@ static void test_stray_layout(void **state)
     (void)state;
     nb_error       err;
     nb_checkpoint *c;
-    write_shard("model.safetensors", "language_model.model.layers.0.x language_model.lm_head.weight visual.y language_model.other "
-                                     "model.visual. model.language_model. model.languages.x xmodel.visual.z", 1);
+    write_shard("model.safetensors",
+                "language_model.model.layers.0.x language_model.lm_head.weight visual.y language_model.other "
+                "model.visual. model.language_model. model.languages.x xmodel.visual.z",
+                1);
     OK(nb_checkpoint_open(&c, folder, &err), &err);
     assert_int_equal(nb_checkpoint_layout(c), NB_LAYOUT_OLD);
     expect_first_byte(c, "model.layers.0.x", 1);
@@ -196,7 +198,8 @@ static void test_shards(void **state)
     nb_checkpoint_close(c);
     /* The layouts may be mixed over shards; a name in both is found whatever the file. */
     write_shard(B, "model.b model.language_model.a", 11);
-    write_index(INDEX("\"model.a\":\"" A "\",\"model.b\":\"" B "\",\"model.c\":\"" A "\",\"model.language_model.a\":\"" B "\""));
+    write_index(INDEX("\"model.a\":\"" A "\",\"model.b\":\"" B "\",\"model.c\":\"" A
+                      "\",\"model.language_model.a\":\"" B "\""));
     refuse(NB_ERR_INPUT, "are both 'model.a'");
 }
 
@@ -269,7 +272,8 @@ static void test_no_checkpoint(void **state)
     nb_error       err;
     nb_checkpoint *c;
     FAILS(nb_checkpoint_open(&c, in_folder("nothing"), &err), NB_ERR_INPUT, "there is no such model directory", &err);
-    refuse(NB_ERR_INPUT, "has no weights: looked for model.safetensors, model.safetensors.index.json and a single *.safetensors");
+    refuse(NB_ERR_INPUT,
+           "has no weights: looked for model.safetensors, model.safetensors.index.json and a single *.safetensors");
     write_text("config.json", "{}");
     refuse(NB_ERR_INPUT, "has no weights");
     write_text("model.gguf", "GGUF");
@@ -278,7 +282,8 @@ static void test_no_checkpoint(void **state)
     refuse(NB_ERR_UNSUPPORTED, "only PyTorch weights (.bin): convert them to safetensors first");
     write_shard("adapter_model.safetensors", "x", 1);
     refuse(NB_ERR_UNSUPPORTED, "LoRA adapter");
-    FAILS(nb_checkpoint_open(&c, in_folder("adapter_model.safetensors"), &err), NB_ERR_INPUT, "is a file: give the directory", &err);
+    FAILS(nb_checkpoint_open(&c, in_folder("adapter_model.safetensors"), &err), NB_ERR_INPUT,
+          "is a file: give the directory", &err);
     unlink(in_folder("adapter_model.safetensors"));
     assert_int_equal(symlink("nothing", in_folder("model.safetensors")), 0); /* a hub cache whose blob is gone */
     refuse(NB_ERR_INPUT, "model.safetensors: there is no such file");
@@ -316,11 +321,13 @@ static void test_unfinished(void **state)
 static void test_access(void **state)
 {
     (void)state;
-    static const char header[] = "{\"f\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"b\":{\"dtype\":\"BF16\",\"shape\":[1,3],"
-                                 "\"data_offsets\":[12,18]},\"h\":{\"dtype\":\"F16\",\"shape\":[3,1],\"data_offsets\":[18,24]},"
-                                 "\"i\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[24,28]},\"e\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[28,28]}}";
-    static const unsigned char data[28] = {0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0, 0, 0, 0, 0x3F, 0x80, 0x3F, 0x00, 0xC0, 0x00, 0x3F,
-                                           0x00, 0x3C, 0x00, 0xC0, 0x00, 0x38, 7, 0, 0, 0};
+    static const char header[] =
+        "{\"f\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"b\":{\"dtype\":\"BF16\",\"shape\":[1,3],"
+        "\"data_offsets\":[12,18]},\"h\":{\"dtype\":\"F16\",\"shape\":[3,1],\"data_offsets\":[18,24]},"
+        "\"i\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[24,28]},\"e\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[28,28]}}";
+    static const unsigned char data[28] = {0,    0,    0x80, 0x3F, 0,    0,    0,    0xC0, 0,    0,
+                                           0,    0x3F, 0x80, 0x3F, 0x00, 0xC0, 0x00, 0x3F, 0x00, 0x3C,
+                                           0x00, 0xC0, 0x00, 0x38, 7,    0,    0,    0};
     nb_buf   file = {0};
     nb_error err;
     for (int i = 0; i < 8; i++) nb_buf_char(&file, (char)((uint64_t)(sizeof header - 1) >> 8 * i));
@@ -346,7 +353,8 @@ static void test_access(void **state)
         NEAR(v[3], 9, 0);
     }
     uint64_t shape[2] = {3, 2};
-    FAILS(nb_checkpoint_get(c, "h", 2, shape, &e, &err), NB_ERR_INPUT, "model.safetensors: tensor 'h' has shape [3, 1], expected [3, 2]", &err);
+    FAILS(nb_checkpoint_get(c, "h", 2, shape, &e, &err), NB_ERR_INPUT,
+          "model.safetensors: tensor 'h' has shape [3, 1], expected [3, 2]", &err);
     assert_null(e);
     FAILS(nb_checkpoint_get(c, "h", 1, shape, &e, &err), NB_ERR_INPUT, "has shape [3, 1], expected [3]", &err);
     FAILS(nb_checkpoint_get(c, "h", 0, NULL, &e, &err), NB_ERR_INPUT, "expected []", &err);
@@ -426,8 +434,9 @@ static int remove_root(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_single),    TEST(test_only_file),     TEST(test_new_layout), TEST(test_stray_layout), TEST(test_shards),
-        TEST(test_bad_index), TEST(test_no_checkpoint), TEST(test_unfinished), TEST(test_access),       TEST(test_demo_model),
+        TEST(test_single), TEST(test_only_file),  TEST(test_new_layout),    TEST(test_stray_layout),
+        TEST(test_shards), TEST(test_bad_index),  TEST(test_no_checkpoint), TEST(test_unfinished),
+        TEST(test_access), TEST(test_demo_model),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -16,9 +16,9 @@ static char folder[] = "/tmp/nibble-file-XXXXXX";
 
 static const char *in_folder(const char *name)
 {
-    static char path[4][160];
+    static char path[16][160];
     static int  i;
-    i = (i + 1) % 4;
+    i = (i + 1) % 16;
     snprintf(path[i], sizeof path[i], "%s/%s", folder, name);
     return path[i];
 }
@@ -46,15 +46,16 @@ static void expect_content(const char *path, const char *want)
 static void test_paths(void **state)
 {
     (void)state;
-    static const char *joins[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"a", "/b", "/b"}, {"", "b", "b"},
-                                     {"a/b", "c/d", "a/b/c/d"}, {".", "x", "./x"}};
+    static const char *joins[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"},        {"/", "b", "/b"}, {"a", "/b", "/b"},
+                                     {"", "b", "b"},    {"a/b", "c/d", "a/b/c/d"}, {".", "x", "./x"}};
     for (size_t i = 0; i < NB_COUNT(joins); i++) {
         char *p = nb_path_join(joins[i][0], joins[i][1]);
         assert_string_equal(p, joins[i][2]);
         free(p);
     }
-    static const char *folders[][2] = {{"a/b", "a"}, {"b", "."}, {"/b", "/"}, {"/", "/"}, {"a/b/", "a"}, {"a/", "."}, {"", "."},
-                                       {"/a/b/c.json", "/a/b"}, {"a//b", "a"}, {"./x", "."}, {"../x", ".."}, {"//x", "/"}};
+    static const char *folders[][2] = {{"a/b", "a"},  {"b", "."},   {"/b", "/"},    {"/", "/"},
+                                       {"a/b/", "a"}, {"a/", "."},  {"", "."},      {"/a/b/c.json", "/a/b"},
+                                       {"a//b", "a"}, {"./x", "."}, {"../x", ".."}, {"//x", "/"}};
     for (size_t i = 0; i < NB_COUNT(folders); i++) {
         char *p = nb_path_folder(folders[i][0]);
         if (strcmp(p, folders[i][1])) fail_msg("folder of '%s' is '%s'", folders[i][0], p);
@@ -93,7 +94,8 @@ static void test_read(void **state)
     FAILS(nb_file_read(&b, in_folder("fifo"), 9, &err), NB_ERR_INPUT, "is a FIFO", &err);
     /* The limit is looked at before memory is: 1 TB on paper. */
     int fd = open(in_folder("sparse"), O_RDWR | O_CREAT, 0600);
-    if (ftruncate(fd, 1ll << 40) == 0) FAILS(nb_file_read(&b, in_folder("sparse"), 1 << 20, &err), NB_ERR_INPUT, "1099511627776 bytes", &err);
+    if (ftruncate(fd, 1ll << 40) == 0)
+        FAILS(nb_file_read(&b, in_folder("sparse"), 1 << 20, &err), NB_ERR_INPUT, "1099511627776 bytes", &err);
     close(fd);
     unlink(in_folder("sparse"));
     assert_null(b.data);
@@ -194,7 +196,8 @@ static void test_full_device(void **state)
     nb_error err;
     int      fd = open("/dev/full", O_WRONLY);
     if (fd < 0) skip();
-    FAILS(nb_write_all(fd, "abc", 3, "out.bin", &err), NB_ERR_IO, "out.bin: cannot write 3 of 3 bytes: No space left on device", &err);
+    FAILS(nb_write_all(fd, "abc", 3, "out.bin", &err), NB_ERR_IO,
+          "out.bin: cannot write 3 of 3 bytes: No space left on device", &err);
     close(fd);
 }
 

@@ -63,6 +63,25 @@ static void by_hand(const nb_ops *ops)
     NEAR(out[3], -3, 3e-6);
 }
 
+/* Two tokens whose scores differ by s: weights 1 / (1 + e^s) and e^s / (1 + e^s), so that the exponential shows itself.
+ * Bound: 4e-7 for it, and s log2(e) is rounded twice at a relative 6e-8, which is an error of the exponent. */
+static void weights_of_two(const nb_ops *ops)
+{
+    nb_attn  a = { .heads = 1, .kv_heads = 1, .head_dim = 2, .scale = 1, .kv_type = NB_F32 };
+    sequence p = new_sequence(&a, 2);
+    for (int i = 0; i <= 800; i++) {
+        float   s = (float)(i - 400) * 0.0501f, k[4] = { 0, 0, s, 0 }, v[4] = { 1, 0, 0, 1 }, q[2] = { 1, 0 }, out[2];
+        nb_span stored = { .first = 0, .rows = 2, .past = 0, .pages = p.pages };
+        nb_span asked = { .first = 0, .rows = 1, .past = 1, .pages = p.pages };
+        ops->kv_store(ops, &a, &stored, 1, k, v, 2);
+        ops->attend(ops, &a, &asked, 1, out, 2, q, 2);
+        double want[2] = { 1 / (1 + exp(s)), 1 / (1 + exp(-s)) }, within = 4e-7 + 1.2e-7 * fabs(s);
+        NEAR(out[0], want[0], within * want[0]);
+        NEAR(out[1], want[1], within * want[1]);
+    }
+    free_sequence(&p);
+}
+
 /* ---- against ref ---------------------------------------------------------------------- */
 
 static void mixed_spans(const nb_ops *ops, int heads, int kv_heads, int d, bool bf16, bool outliers)
@@ -245,6 +264,7 @@ static void test_by_hand(void **state)
 {
     (void)state;
     each_level(by_hand);
+    each_level(weights_of_two);
 }
 static void test_attend(void **state)
 {

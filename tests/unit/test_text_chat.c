@@ -119,6 +119,15 @@ static void test_shared_cases(void **state)
     check_cases(unit_data("tokenizer/chat_template_cases.json"), 6);
 }
 
+static cJSON *next_row(nb_json_stream *stream)
+{
+    cJSON   *row;
+    size_t   line;
+    nb_error err;
+    OK(nb_json_stream_next(stream, &row, &line, &err), &err);
+    return row;
+}
+
 /* The 40 prompts that the demo model was asked: text with expanded pads, and ids. */
 static void test_demo_prompts(void **state)
 {
@@ -126,10 +135,9 @@ static void test_demo_prompts(void **state)
     nb_json_stream *stream;
     nb_error        err;
     cJSON          *row;
-    size_t          line;
     int             rows = 0;
     OK(nb_json_stream_open(&stream, unit_path("tests/golden/prompts.jsonl"), &err), &err);
-    for (OK(nb_json_stream_next(stream, &row, &line, &err), &err); row; OK(nb_json_stream_next(stream, &row, &line, &err), &err)) {
+    while ((row = next_row(stream))) {
         int          pads[16], media = 0;
         const cJSON *grid;
         for (int k = 0; k < 2; k++)
@@ -374,10 +382,9 @@ static void test_tools_as_trained(void **state)
     nb_json_stream *stream;
     nb_error        err;
     cJSON          *row;
-    size_t          line;
     bool            seen = false;
     OK(nb_json_stream_open(&stream, unit_path("tools/demo/calib/chat.jsonl"), &err), &err);
-    for (OK(nb_json_stream_next(stream, &row, &line, &err), &err); row; OK(nb_json_stream_next(stream, &row, &line, &err), &err)) {
+    while ((row = next_row(stream))) {
         const cJSON *system = nb_json_find(row, "messages")->child, *user = system->next;
         if (!seen && strcmp(nb_json_find(system, "role")->valuestring, "system") == 0) {
             const char *text = nb_json_find(system, "content")->valuestring;
@@ -390,6 +397,7 @@ static void test_tools_as_trained(void **state)
             nb_buf      whole = {0};
             nb_rendered_string(&plain, &whole);
             nb_rendered_string(&r, &want);
+            assert_true(want.size > 500 && want.size < whole.size); /* the row goes on with the answer */
             assert_memory_equal(whole.data, want.data, want.size);
             seen = true;
             nb_rendered_free(&r);
@@ -430,13 +438,53 @@ static void test_built_by_hand(void **state)
     assert_null(chat.messages);
 }
 
+/* Chats whose values have been swapped for others of the wrong kind: read or refused, never a crash. */
+static void test_scrambled_chats(void **state)
+{
+    (void)state;
+    static const char *const seeds[] = {
+        "[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"a\"},{\"text\":\"x\"},{\"video\":[\"f\",\"g\"]}]},"
+        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}]",
+        "[{\"role\":\"tool\",\"content\":[{\"image_url\":{\"url\":\"u\",\"max_pixels\":9}}]},{\"role\":\"tool\",\"content\":\"y\"}]",
+    };
+    static const char *const values[] = {"null", "0", "[]", "{}", "\"\"", "[null]", "[[]]", "true", "[{}]", "{\"url\":1}", "1e308"};
+    uint64_t                 seed = 1;
+    int                      read = 0;
+    for (int round = 0; round < 2000; round++) {
+        const char *text = seeds[round % 2];
+        size_t      n = strlen(text), i = unit_random(&seed) % n, end;
+        while (!strchr(":[,", text[i])) i = (i + 1) % n;
+        for (end = ++i; end < n && !strchr(",]}", text[end]);) end++;
+        nb_buf      changed = {0};
+        cJSON      *messages;
+        nb_chat     chat;
+        nb_error    err;
+        nb_buf_add(&changed, text, i);
+        nb_buf_str(&changed, values[unit_random(&seed) % NB_COUNT(values)]);
+        nb_buf_str(&changed, text + end);
+        if (nb_json_parse(&messages, changed.data, changed.size, "chat", &err) == NB_OK) {
+            if (nb_chat_from_json(&chat, messages, NULL, NULL, &err) == NB_OK) {
+                nb_rendered         r;
+                nb_template_options options = {false, true};
+                OK(nb_chat_render(&r, &chat, &options, &err), &err);
+                nb_rendered_free(&r);
+                read++;
+            }
+            nb_chat_free(&chat);
+            cJSON_Delete(messages);
+        }
+        nb_buf_free(&changed);
+    }
+    assert_true(read > 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_jinja_cases),   cmocka_unit_test(test_shared_cases),     cmocka_unit_test(test_demo_prompts),
         cmocka_unit_test(test_typed_control_tokens_stay_text), cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_spellings),     cmocka_unit_test(test_refusals),         cmocka_unit_test(test_tools),
-        cmocka_unit_test(test_tools_as_trained), cmocka_unit_test(test_built_by_hand),
+        cmocka_unit_test(test_tools_as_trained), cmocka_unit_test(test_built_by_hand), cmocka_unit_test(test_scrambled_chats),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

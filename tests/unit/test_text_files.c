@@ -305,6 +305,28 @@ static void test_variants(void **state)
     assert_string_equal(out.data, "caf\u00e9");
     nb_buf_free(&out);
     nb_ids_free(&ids);
+    ids = encode(t, "<|im_end|>caf\u00e9", 15, false); /* the control token is held back all the same */
+    assert_true(ids.count > 2 && ids.data[ids.count - 1] == 3000000);
+    for (size_t i = 0; i < ids.count; i++) assert_false(nb_tokenizer_is_special(t, ids.data[i]));
+    nb_ids_free(&ids);
+    nb_tokenizer_close(t);
+
+    /* One that is not normalized is looked for before NFC only: the two-character spelling is not it. */
+    cJSON *two = changed_json("added_tokens.+", "{\"id\": 958, \"content\": \"q\\u00e9\", \"normalized\": false, \"special\": false}");
+    cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(two, "added_tokens"), cJSON_Parse("{\"id\": 959, \"content\": \"zz\"}"));
+    nb_buf both = {0};
+    nb_json_print(&both, two, NB_JSON_COMPACT);
+    write_file("tokenizer.json", both.data, both.size);
+    nb_buf_free(&both);
+    cJSON_Delete(two);
+    OK(nb_tokenizer_open(&t, folder, &err), &err);
+    ids = encode(t, "zzq\u00e9", 5, false);
+    assert_int_equal(ids.count, 2);
+    assert_int_equal(ids.data[1], 958);
+    nb_ids_free(&ids);
+    ids = encode(t, "zzqe\u0301", 6, false);
+    assert_true(ids.count > 2 && ids.data[0] == 959 && ids.data[1] != 958);
+    nb_ids_free(&ids);
     nb_tokenizer_close(t);
 
     /* The longest of the added tokens that start at one place wins, the leftmost before it. */

@@ -66,6 +66,55 @@ static void check_small(const nb_tokenizer *t, const char *which)
     }
 }
 
+/* Bytes of each piece that the pattern cuts. */
+static nb_buf cuts(const char *text, size_t size)
+{
+    nb_buf out = {0};
+    for (size_t i = 0, n; i < size; i += n) {
+        n = nb_split_next(text + i, size - i);
+        nb_buf_char(&out, (char)n);
+    }
+    return out;
+}
+
+static void test_cuts(void **state)
+{
+    (void)state;
+    const cJSON *row, *item;
+    cJSON_ArrayForEach(row, nb_json_find(expected, "small"))
+    {
+        const char *text = nb_json_find(row, "text")->valuestring;
+        nb_buf      got = cuts(text, strlen(text));
+        size_t      i = 0;
+        cJSON_ArrayForEach(item, nb_json_find(row, "cuts"))
+        {
+            if (i >= got.size || (uint8_t)got.data[i] != item->valueint) fail_msg("'%s': piece %zu is not %d bytes", text, i, item->valueint);
+            i++;
+        }
+        assert_int_equal(i, got.size);
+        nb_buf_free(&got);
+    }
+}
+
+static void test_compositions(void **state)
+{
+    (void)state;
+    const cJSON *row;
+    int          count = 0;
+    cJSON_ArrayForEach(row, nb_json_find(expected, "compositions"))
+    {
+        const char *parts = row->child->valuestring, *want = row->child->next->valuestring;
+        nb_buf      got = {0};
+        nb_error    err;
+        OK(nb_nfc(&got, parts, strlen(parts), &err), &err);
+        assert_string_equal(got.data, want);
+        if (strcmp(parts, want) != 0) assert_false(nb_nfc_quick_check(parts, strlen(parts)));
+        nb_buf_free(&got);
+        count++;
+    }
+    assert_true(count > 30);
+}
+
 static void test_small_cases(void **state)
 {
     (void)state;
@@ -87,6 +136,14 @@ static void test_random_strings(void **state)
         nb_ids ids = encode(demo, text.data, text.size, true);
         assert_hash(ids_hash(&ids), row->child->next->next, "ids (demo) of random string", count);
         nb_ids_free(&ids);
+        const cJSON *want_cuts = row->child->next->next->next;
+        nb_buf       pieces = cuts(text.data, text.size), normal = {0};
+        nb_error     err;
+        assert_hash(fnv(pieces.data, pieces.size, FNV_START), want_cuts, "cuts of random string", count);
+        OK(nb_nfc(&normal, text.data, text.size, &err), &err);
+        assert_hash(fnv(normal.data, normal.size, FNV_START), want_cuts->next, "NFC of random string", count);
+        nb_buf_free(&pieces);
+        nb_buf_free(&normal);
         if (published) {
             ids = encode(published, text.data, text.size, true);
             assert_hash(ids_hash(&ids), row->child->next, "ids (published) of random string", count);
@@ -121,12 +178,9 @@ static void test_every_code_point(void **state)
             nb_buf_add(&text, x.data, x.size);
             nb_buf_str(&text, "1\n");
             nb_buf_add(&text, x.data, x.size);
-            for (size_t i = 0; i < text.size;) {
-                size_t  n = nb_split_next(text.data + i, text.size - i);
-                uint8_t byte = (uint8_t)n;
-                split = fnv(&byte, 1, split);
-                i += n;
-            }
+            nb_buf pieces = cuts(text.data, text.size);
+            split = fnv(pieces.data, pieces.size, split);
+            nb_buf_free(&pieces);
             nb_buf_clear(&text);
             nb_buf_str(&text, "e");
             nb_buf_add(&text, x.data, x.size);
@@ -390,6 +444,7 @@ static void test_streaming_equals_whole(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuts),                 cmocka_unit_test(test_compositions),
         cmocka_unit_test(test_small_cases),          cmocka_unit_test(test_random_strings),
         cmocka_unit_test(test_every_code_point),     cmocka_unit_test(test_whole_texts),
         cmocka_unit_test(test_reference_cases),      cmocka_unit_test(test_special_tokens),

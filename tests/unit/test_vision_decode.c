@@ -19,7 +19,7 @@ static void every_kind_matches_pillow(void **state)
         nb_image    image;
         char        hash[65];
         for (int white = 0; white < 2; white++) {
-            OK(nb_image_decode(&image, bytes.data, bytes.size, name, &(nb_decode_limits){.white_alpha = white}, &err), &err);
+            OK(nb_image_decode(&image, bytes.data, bytes.size, name, &(nb_decode_limits){ .white_alpha = white }, &err), &err);
             assert_int_equal(image.width, (int)unit_number(row, "width"));
             assert_int_equal(image.height, (int)unit_number(row, "height"));
             unit_image_hash(hash, &image);
@@ -40,14 +40,15 @@ static void check_block_means(const nb_image *image, const cJSON *grid, const ch
     for (const cJSON *row = grid->child; row; row = row->next, y++) {
         int x = 0;
         for (const cJSON *cell = row->child; cell; cell = cell->next, x++) {
-            double sum[3] = {0};
+            double sum[3] = { 0 };
             int    top = y * image->height / 8, bottom = (y + 1) * image->height / 8;
             int    left = x * image->width / 8, right = (x + 1) * image->width / 8, c = 0;
             for (int i = top; i < bottom; i++)
                 for (int j = left; j < right; j++)
                     for (int k = 0; k < 3; k++) sum[k] += image->rgb[((size_t)i * image->width + j) * 3 + k];
             for (const cJSON *want = cell->child; want; want = want->next, c++)
-                if (!(fabs(sum[c] / ((bottom - top) * (right - left)) - want->valuedouble) <= 2)) fail_msg("%s: block %d,%d", name, y, x);
+                if (!(fabs(sum[c] / ((bottom - top) * (right - left)) - want->valuedouble) <= 2))
+                    fail_msg("%s: block %d,%d", name, y, x);
         }
     }
 }
@@ -89,8 +90,10 @@ static void reference_file(void **state)
 
 /* ---- damaged files ---- */
 
-static const char *const KINDS[] = {"png-2-8", "png-6-16-interlaced", "png-3-4", "jpeg-420", "jpeg-progressive", "jpeg-restart",
-                                    "jpeg-cmyk", "webp-lossy", "webp-lossless-alpha", "gif-global", "gif-interlaced", "bmp-24", "bmp-8"};
+static const char *const KINDS[] = {
+    "png-2-8",    "png-6-16-interlaced", "png-3-4",    "jpeg-420",       "jpeg-progressive", "jpeg-restart", "jpeg-cmyk",
+    "webp-lossy", "webp-lossless-alpha", "gif-global", "gif-interlaced", "bmp-24",           "bmp-8"
+};
 
 /* A copy of exactly n bytes, so that a sanitizer sees one byte too many. */
 static void *exactly(const void *bytes, size_t n)
@@ -145,7 +148,8 @@ static void random_damage_is_survived(void **state)
                 copy[at] = round % 3 ? (uint8_t)unit_random(&seed) : (uint8_t)(unit_random(&seed) % 2 ? 0xff : 0);
             }
             nb_image  image;
-            nb_status status = nb_image_decode(&image, copy, length, "damaged", &(nb_decode_limits){.max_pixels = 1 << 22}, &err);
+            nb_status status =
+                nb_image_decode(&image, copy, length, "damaged", &(nb_decode_limits){ .max_pixels = 1 << 22 }, &err);
             assert_true(status == NB_OK ? image.rgb != NULL : image.rgb == NULL && err.text[0]);
             status == NB_OK ? accepted++ : refused++;
             nb_image_free(&image);
@@ -189,7 +193,7 @@ static void lie_in_jpeg(nb_buf *b, uint32_t w, uint32_t h, int precision, int co
 }
 static void lie_in_gif(nb_buf *b, uint32_t w, uint32_t h, int frame_too, int unused)
 {
-    uint8_t  le[4] = {(uint8_t)w, (uint8_t)(w >> 8), (uint8_t)h, (uint8_t)(h >> 8)};
+    uint8_t  le[4] = { (uint8_t)w, (uint8_t)(w >> 8), (uint8_t)h, (uint8_t)(h >> 8) };
     uint8_t *frame = (uint8_t *)b->data + 13 + 768 + 9 + 5 /* the comment, ",", left and top */;
     (void)unused;
     memcpy(b->data + 6, le, 4);
@@ -221,41 +225,41 @@ static void lying_headers_are_refused(void **state)
         nb_status   status;
         const char *text;
     } cases[] = {
-        {"png-2-8", lie_in_png, 65535, 65535, 8, 2, NB_ERR_INPUT, "65535 x 65535 pixels, more than the limit"},
-        {"png-2-8", lie_in_png, 0x7fffffff, 0x7fffffff, 8, 2, NB_ERR_INPUT, "damaged PNG"},
-        {"png-2-8", lie_in_png, 13000, 13000, 8, 2, NB_ERR_INPUT, "cannot fit in a file of"},
-        {"png-2-8", lie_in_png, 0, 5, 8, 2, NB_ERR_INPUT, "png-2-8"},
-        {"png-2-8", lie_in_png, 5, 0, 8, 2, NB_ERR_INPUT, "png-2-8"},
-        {"png-2-8", lie_in_png, 0x80000000, 1, 8, 2, NB_ERR_INPUT, "png-2-8"},
-        {"png-2-8", lie_in_png, 19, 11, 3, 2, NB_ERR_INPUT, "damaged PNG"},
-        {"png-2-8", lie_in_png, 19, 11, 8, 3, NB_ERR_INPUT, "damaged PNG"}, /* palette missing */
-        {"png-2-8", lie_in_png, 19, 11, 8, 5, NB_ERR_INPUT, "damaged PNG"},
-        {"png-2-8", lie_in_png, 19, 12, 8, 2, NB_ERR_INPUT, "damaged PNG"}, /* one row too few */
-        {"png-2-8", lie_in_png, 19, 11, 8, 6, NB_ERR_INPUT, "damaged PNG"}, /* three quarters of the bytes */
-        {"jpeg-420", lie_in_jpeg, 65500, 65500, 8, 3, NB_ERR_INPUT, "65500 x 65500 pixels, more than the limit"},
-        {"jpeg-420", lie_in_jpeg, 65535, 65535, 8, 3, NB_ERR_INPUT, "damaged JPEG"}, /* above the format's own 65500 */
-        {"jpeg-420", lie_in_jpeg, 13000, 13000, 8, 3, NB_ERR_INPUT, "cannot fit"},
-        {"jpeg-progressive", lie_in_jpeg, 13000, 13000, 8, 3, NB_ERR_INPUT, "cannot fit"},
-        {"jpeg-420", lie_in_jpeg, 0, 43, 8, 3, NB_ERR_INPUT, "damaged JPEG"},
-        {"jpeg-420", lie_in_jpeg, 61, 0, 8, 3, NB_ERR_INPUT, "jpeg-420"},
-        {"jpeg-420", lie_in_jpeg, 61, 430, 8, 3, NB_ERR_INPUT, "jpeg-420"},
-        {"jpeg-420", lie_in_jpeg, 61, 43, 12, 3, NB_ERR_UNSUPPORTED, "precision"},
-        {"jpeg-420", lie_in_jpeg, 61, 43, 8, 1, NB_ERR_INPUT, "damaged JPEG"},
-        {"gif-global", lie_in_gif, 65535, 65535, 1, 0, NB_ERR_INPUT, "more than the limit"},
-        {"gif-global", lie_in_gif, 65535, 65535, 0, 0, NB_ERR_INPUT, "more than the limit"},
-        {"gif-global", lie_in_gif, 13000, 13000, 1, 0, NB_ERR_INPUT, "cannot fit"},
-        {"gif-global", lie_in_gif, 30, 30, 1, 0, NB_ERR_INPUT, "ends too early"},
-        {"gif-global", lie_in_gif, 0, 0, 1, 0, NB_ERR_INPUT, "empty"},
-        {"bmp-24", lie_in_bmp, 65535, 65535, 24, 0, NB_ERR_INPUT, "65535 x 65535"},
-        {"bmp-24", lie_in_bmp, 16384, 10000, 24, 0, NB_ERR_INPUT, "cannot fit"},
-        {"bmp-24", lie_in_bmp, 19, 8, 24, 0, NB_ERR_INPUT, "cannot fit"},
-        {"bmp-24", lie_in_bmp, 0, 7, 24, 0, NB_ERR_INPUT, "nothing to see"},
-        {"bmp-24", lie_in_bmp, 0xffffffff, 7, 24, 0, NB_ERR_INPUT, "nothing to see"},
-        {"bmp-24", lie_in_bmp, 19, 0x80000000, 24, 0, NB_ERR_INPUT, "19 x 2147483648"},
-        {"bmp-24", lie_in_bmp, 19, 7, 17, 0, NB_ERR_UNSUPPORTED, "17 bits"},
-        {"bmp-8", lie_in_bmp, 19, 7, 8, 1, NB_ERR_UNSUPPORTED, "compression 1"},
-        {"webp-lossless", lie_in_webp, 16384, 16384, 0, 0, NB_ERR_INPUT, "more than the limit"},
-        {"webp-lossless", lie_in_webp, 16384, 8000, 0, 0, NB_ERR_INPUT, "damaged WebP"},
+        { "png-2-8", lie_in_png, 65535, 65535, 8, 2, NB_ERR_INPUT, "65535 x 65535 pixels, more than the limit" },
+        { "png-2-8", lie_in_png, 0x7fffffff, 0x7fffffff, 8, 2, NB_ERR_INPUT, "damaged PNG" },
+        { "png-2-8", lie_in_png, 13000, 13000, 8, 2, NB_ERR_INPUT, "cannot fit in a file of" },
+        { "png-2-8", lie_in_png, 0, 5, 8, 2, NB_ERR_INPUT, "png-2-8" },
+        { "png-2-8", lie_in_png, 5, 0, 8, 2, NB_ERR_INPUT, "png-2-8" },
+        { "png-2-8", lie_in_png, 0x80000000, 1, 8, 2, NB_ERR_INPUT, "png-2-8" },
+        { "png-2-8", lie_in_png, 19, 11, 3, 2, NB_ERR_INPUT, "damaged PNG" },
+        { "png-2-8", lie_in_png, 19, 11, 8, 3, NB_ERR_INPUT, "damaged PNG" }, /* palette missing */
+        { "png-2-8", lie_in_png, 19, 11, 8, 5, NB_ERR_INPUT, "damaged PNG" },
+        { "png-2-8", lie_in_png, 19, 12, 8, 2, NB_ERR_INPUT, "damaged PNG" }, /* one row too few */
+        { "png-2-8", lie_in_png, 19, 11, 8, 6, NB_ERR_INPUT, "damaged PNG" }, /* three quarters of the bytes */
+        { "jpeg-420", lie_in_jpeg, 65500, 65500, 8, 3, NB_ERR_INPUT, "65500 x 65500 pixels, more than the limit" },
+        { "jpeg-420", lie_in_jpeg, 65535, 65535, 8, 3, NB_ERR_INPUT, "damaged JPEG" }, /* above the format's own 65500 */
+        { "jpeg-420", lie_in_jpeg, 13000, 13000, 8, 3, NB_ERR_INPUT, "cannot fit" },
+        { "jpeg-progressive", lie_in_jpeg, 13000, 13000, 8, 3, NB_ERR_INPUT, "cannot fit" },
+        { "jpeg-420", lie_in_jpeg, 0, 43, 8, 3, NB_ERR_INPUT, "damaged JPEG" },
+        { "jpeg-420", lie_in_jpeg, 61, 0, 8, 3, NB_ERR_INPUT, "jpeg-420" },
+        { "jpeg-420", lie_in_jpeg, 61, 430, 8, 3, NB_ERR_INPUT, "jpeg-420" },
+        { "jpeg-420", lie_in_jpeg, 61, 43, 12, 3, NB_ERR_UNSUPPORTED, "precision" },
+        { "jpeg-420", lie_in_jpeg, 61, 43, 8, 1, NB_ERR_INPUT, "damaged JPEG" },
+        { "gif-global", lie_in_gif, 65535, 65535, 1, 0, NB_ERR_INPUT, "more than the limit" },
+        { "gif-global", lie_in_gif, 65535, 65535, 0, 0, NB_ERR_INPUT, "more than the limit" },
+        { "gif-global", lie_in_gif, 13000, 13000, 1, 0, NB_ERR_INPUT, "cannot fit" },
+        { "gif-global", lie_in_gif, 30, 30, 1, 0, NB_ERR_INPUT, "ends too early" },
+        { "gif-global", lie_in_gif, 0, 0, 1, 0, NB_ERR_INPUT, "empty" },
+        { "bmp-24", lie_in_bmp, 65535, 65535, 24, 0, NB_ERR_INPUT, "65535 x 65535" },
+        { "bmp-24", lie_in_bmp, 16384, 10000, 24, 0, NB_ERR_INPUT, "cannot fit" },
+        { "bmp-24", lie_in_bmp, 19, 8, 24, 0, NB_ERR_INPUT, "cannot fit" },
+        { "bmp-24", lie_in_bmp, 0, 7, 24, 0, NB_ERR_INPUT, "nothing to see" },
+        { "bmp-24", lie_in_bmp, 0xffffffff, 7, 24, 0, NB_ERR_INPUT, "nothing to see" },
+        { "bmp-24", lie_in_bmp, 19, 0x80000000, 24, 0, NB_ERR_INPUT, "19 x 2147483648" },
+        { "bmp-24", lie_in_bmp, 19, 7, 17, 0, NB_ERR_UNSUPPORTED, "17 bits" },
+        { "bmp-8", lie_in_bmp, 19, 7, 8, 1, NB_ERR_UNSUPPORTED, "compression 1" },
+        { "webp-lossless", lie_in_webp, 16384, 16384, 0, 0, NB_ERR_INPUT, "more than the limit" },
+        { "webp-lossless", lie_in_webp, 16384, 8000, 0, 0, NB_ERR_INPUT, "damaged WebP" },
     };
     nb_error err;
     cJSON   *formats = unit_fixture("tests/golden/vision_formats.json");
@@ -280,31 +284,33 @@ static void not_pictures_are_refused(void **state)
         const char *text;
     } cases[] = {
 #define BYTES(s) s, sizeof(s) - 1
-        {BYTES(""), "empty"},
-        {BYTES("\xff"), "not a JPEG"},
-        {BYTES("\xff\xd8"), "not a JPEG"},
-        {BYTES("\xff\xd8\xff"), "damaged JPEG"},
-        {BYTES("\xff\xd8\xff\xd9"), "damaged JPEG"},
-        {BYTES("\xff\xd8\xff\xe0 this is text"), "damaged JPEG"},
-        {BYTES("\x89PNG\r\n\x1a\n"), "damaged PNG"},
-        {BYTES("\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "damaged PNG"},
-        {BYTES("\x89PNG\n\x1a\n\0\0\0\0\rIHDR"), "not a JPEG"},
-        {BYTES("GIF89a"), "cut short"},
-        {BYTES("GIF87a\1\0\1\0\0\0\0;"), "no picture"},
-        {BYTES("GIF87a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\x0c"), "code size"},
-        {BYTES("GIF87a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1\7\0;"), "not in the table"},
-        {BYTES("RIFF\4\0\0\0WEBP"), "damaged WebP"},
-        {BYTES("RIFF\4\0\0\0WAVE"), "not a JPEG"},
-        {BYTES("BM"), "damaged BMP"},
-        {BYTES("BMP is a format"), "damaged BMP"},
-        {BYTES("hello, world"), "no known signature"},
-        {BYTES("<!DOCTYPE html><html>"), "HTML"},
-        {BYTES("  \n<svg xmlns='http://www.w3.org/2000/svg'/>"), "SVG"},
-        {BYTES("%PDF-1.4"), "PDF"},
-        {BYTES("II*\0\10\0\0\0"), "TIFF"},
-        {BYTES("\0\0\0\x18" "ftypheic\0\0\0\0"), "HEIC"},
-        {BYTES("version https://git-lfs.github.com/spec/v1"), "git lfs pull"},
-        {BYTES("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "no known signature"},
+        { BYTES(""), "empty" },
+        { BYTES("\xff"), "not a JPEG" },
+        { BYTES("\xff\xd8"), "not a JPEG" },
+        { BYTES("\xff\xd8\xff"), "damaged JPEG" },
+        { BYTES("\xff\xd8\xff\xd9"), "damaged JPEG" },
+        { BYTES("\xff\xd8\xff\xe0 this is text"), "damaged JPEG" },
+        { BYTES("\x89PNG\r\n\x1a\n"), "damaged PNG" },
+        { BYTES("\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "damaged PNG" },
+        { BYTES("\x89PNG\n\x1a\n\0\0\0\0\rIHDR"), "not a JPEG" },
+        { BYTES("GIF89a"), "cut short" },
+        { BYTES("GIF87a\1\0\1\0\0\0\0;"), "no picture" },
+        { BYTES("GIF87a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\x0c"), "code size" },
+        { BYTES("GIF87a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1\7\0;"), "not in the table" },
+        { BYTES("RIFF\4\0\0\0WEBP"), "damaged WebP" },
+        { BYTES("RIFF\4\0\0\0WAVE"), "not a JPEG" },
+        { BYTES("BM"), "damaged BMP" },
+        { BYTES("BMP is a format"), "damaged BMP" },
+        { BYTES("hello, world"), "no known signature" },
+        { BYTES("<!DOCTYPE html><html>"), "HTML" },
+        { BYTES("  \n<svg xmlns='http://www.w3.org/2000/svg'/>"), "SVG" },
+        { BYTES("%PDF-1.4"), "PDF" },
+        { BYTES("II*\0\10\0\0\0"), "TIFF" },
+        { BYTES("\0\0\0\x18"
+                "ftypheic\0\0\0\0"),
+          "HEIC" },
+        { BYTES("version https://git-lfs.github.com/spec/v1"), "git lfs pull" },
+        { BYTES("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "no known signature" },
 #undef BYTES
     };
     nb_error err;
@@ -327,12 +333,13 @@ static void limits_hold(void **state)
     for (size_t k = 0; k < NB_COUNT(KINDS); k++) {
         nb_buf bytes = unit_format(formats, KINDS[k]);
         OK(nb_image_decode(&image, bytes.data, bytes.size, KINDS[k], NULL, &err), &err);
-        nb_decode_limits limits = {.max_pixels = (int64_t)image.width * image.height};
+        nb_decode_limits limits = { .max_pixels = (int64_t)image.width * image.height };
         nb_image_free(&image);
         OK(nb_image_decode(&image, bytes.data, bytes.size, KINDS[k], &limits, &err), &err);
         nb_image_free(&image);
         limits.max_pixels--;
-        FAILS(nb_image_decode(&image, bytes.data, bytes.size, KINDS[k], &limits, &err), NB_ERR_INPUT, "more than the limit of", &err);
+        FAILS(nb_image_decode(&image, bytes.data, bytes.size, KINDS[k], &limits, &err), NB_ERR_INPUT, "more than the limit of",
+              &err);
         nb_buf_free(&bytes);
     }
     cJSON_Delete(formats);
@@ -356,7 +363,7 @@ static void scan_bombs_are_refused(void **state)
     }
     assert_true(to > from && from > 0);
     for (int scans = 150; scans <= 300; scans += 150) {
-        nb_buf bomb = {0};
+        nb_buf bomb = { 0 };
         nb_buf_add(&bomb, p, from);
         for (int i = 0; i < scans; i++) nb_buf_add(&bomb, p + from, to - from);
         nb_buf_add(&bomb, p + to, bytes.size - to);
@@ -391,10 +398,15 @@ static void names_do_not_matter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_kind_matches_pillow), cmocka_unit_test(reference_file),
-        cmocka_unit_test(truncated_files_are_refused), cmocka_unit_test(random_damage_is_survived),
-        cmocka_unit_test(lying_headers_are_refused), cmocka_unit_test(not_pictures_are_refused),
-        cmocka_unit_test(limits_hold), cmocka_unit_test(scan_bombs_are_refused), cmocka_unit_test(names_do_not_matter),
+        cmocka_unit_test(every_kind_matches_pillow),
+        cmocka_unit_test(reference_file),
+        cmocka_unit_test(truncated_files_are_refused),
+        cmocka_unit_test(random_damage_is_survived),
+        cmocka_unit_test(lying_headers_are_refused),
+        cmocka_unit_test(not_pictures_are_refused),
+        cmocka_unit_test(limits_hold),
+        cmocka_unit_test(scan_bombs_are_refused),
+        cmocka_unit_test(names_do_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

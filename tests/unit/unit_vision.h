@@ -8,10 +8,7 @@
 #include "runtime/vision/image.h"
 #include "runtime/vision/media.h"
 
-static inline uint32_t unit_rotate(uint32_t v, int n)
-{
-    return v >> n | v << (32 - n);
-}
+static inline uint32_t unit_rotate(uint32_t v, int n) { return v >> n | v << (32 - n); }
 
 static inline void unit_sha256_block(uint32_t h[8], const uint8_t *p)
 {
@@ -32,7 +29,8 @@ static inline void unit_sha256_block(uint32_t h[8], const uint8_t *p)
     memcpy(s, h, sizeof s);
     for (int i = 0; i < 64; i++) {
         uint32_t a = s[0], e = s[4];
-        uint32_t t = s[7] + (unit_rotate(e, 6) ^ unit_rotate(e, 11) ^ unit_rotate(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
+        uint32_t t =
+            s[7] + (unit_rotate(e, 6) ^ unit_rotate(e, 11) ^ unit_rotate(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
         uint32_t u = (unit_rotate(a, 2) ^ unit_rotate(a, 13) ^ unit_rotate(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
         memmove(s + 1, s, 7 * sizeof *s);
         s[4] += t;
@@ -43,10 +41,10 @@ static inline void unit_sha256_block(uint32_t h[8], const uint8_t *p)
 
 static inline void unit_sha256(char hex[65], const uint8_t *data, size_t n)
 {
-    uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    uint32_t h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
     size_t   i = 0;
     for (; n - i >= 64; i += 64) unit_sha256_block(h, data + i);
-    uint8_t last[128] = {0};
+    uint8_t last[128] = { 0 };
     size_t  rest = n - i, blocks = rest < 56 ? 1 : 2;
     memcpy(last, data + i, rest);
     last[rest] = 0x80;
@@ -71,7 +69,7 @@ static inline uint64_t unit_fnv(const uint8_t *data, size_t n)
 static inline nb_image unit_generated(int width, int height)
 {
     size_t   n = (size_t)width * height * 3;
-    nb_image image = {.rgb = malloc(n), .width = width, .height = height};
+    nb_image image = { .rgb = malloc(n), .width = width, .height = height };
     uint32_t s = 12345;
     assert_non_null(image.rgb);
     for (size_t i = 0; i < n; i++) {
@@ -103,7 +101,7 @@ static inline double unit_number(const cJSON *row, const char *key)
 static inline nb_buf unit_format(const cJSON *formats, const char *name)
 {
     nb_error err;
-    nb_buf   bytes = {0};
+    nb_buf   bytes = { 0 };
     for (const cJSON *row = formats->child; row; row = row->next)
         if (!strcmp(unit_text(row, "name"), name)) {
             const char *text = unit_text(row, "base64");

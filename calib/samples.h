@@ -1,0 +1,48 @@
+/* samples.h - the calibration set as the model reads it: every conversation embedded once, hidden states kept between
+ * layers, never padded, never joined. */
+#ifndef NB_SAMPLES_H
+#define NB_SAMPLES_H
+
+#include "calib/dataset.h"
+#include "runtime/model/model.h"
+
+typedef struct {
+    const char *path;       /* data file */
+    nb_dataset_options dataset;
+    int         samples;    /* at most this many; 0: all */
+    int         skip;       /* rows passed over first */
+    size_t      seq_len;    /* longer conversations are left out and counted; 0: no limit */
+    nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
+    bool        shuffle;    /* choose rows by seed instead of the first ones */
+    uint64_t    seed;
+} nb_samples_options;
+
+typedef struct {
+    nb_prompt *prompts;     /* [count]; media freed once embedded */
+    float    **hidden;      /* [count] host [tokens, hidden] state before the current layer; NULL until nb_samples_embed */
+    size_t     count;
+    size_t     tokens;      /* over all samples */
+    uint64_t   by_modality[3];
+    size_t     too_long;    /* left out by seq_len */
+    uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
+    size_t     capacity;    /* of prompts */
+} nb_samples;
+
+/* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial
+ * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn. */
+nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
+nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
+void      nb_samples_free(nb_samples *s); /* zeroes it */
+
+/* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
+ * x [rows, k] with stride ld in backend memory; modality host [rows]. */
+typedef struct {
+    void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
+    void    *context;
+} nb_sample_tap;
+/* Run one layer over all samples.  keep: hidden is replaced by the outputs; otherwise it is left as it is (statistics
+ * passes).  tap may be NULL. */
+nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
+                           nb_error *err);
+
+#endif

@@ -1,0 +1,142 @@
+/* samples_layer.c - one decoder layer over the whole calibration set.
+ *
+ * There is one decoder function, nb_layer_forward, and this calls it as the engine does: samples are the spans of a step,
+ * several to a call while they fit ROWS rows.  What a row gives does not depend on its company, so the batches change
+ * nothing but the speed.  The KV pages are private, one layer deep, f32, and forgotten after each batch.
+ */
+#include "calib/samples.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 1024 };
+
+typedef struct {
+    const nb_sample_tap *tap;
+    uint8_t             *modality; /* [max rows] of the batch */
+    size_t               seen;     /* rows that came through the first site */
+} tap_batch;
+
+typedef struct {
+    size_t      rows, pages, spans; /* of the largest batch */
+    nb_scratch *scratch;
+    nb_attn     attn;
+    char       *pool_d;             /* the pages */
+    float      *x_d;                /* [rows, hidden] */
+    void      **page;               /* [pages] pointers into pool_d */
+    nb_span    *span;               /* [spans] */
+    int32_t    *position;           /* [3, rows] */
+    tap_batch   tap;
+} layer_pass;
+
+static size_t pages_of(size_t tokens)
+{
+    return (tokens + NB_KV_PAGE - 1) / NB_KV_PAGE;
+}
+
+/* Samples first .. result-1 make one batch: at least one, then as many as fit ROWS rows. */
+static size_t batch_end(const nb_samples *s, size_t first, size_t *rows, size_t *pages)
+{
+    size_t end = first;
+    *rows = *pages = 0;
+    while (end < s->count && (end == first || *rows + s->prompts[end].count <= ROWS)) {
+        *rows += s->prompts[end].count;
+        *pages += pages_of(s->prompts[end].count);
+        end++;
+    }
+    return end;
+}
+
+static void measure(layer_pass *p, const nb_samples *s)
+{
+    for (size_t first = 0, end; first < s->count; first = end) {
+        size_t rows, pages;
+        end = batch_end(s, first, &rows, &pages);
+        if (rows > p->rows) p->rows = rows;
+        if (pages > p->pages) p->pages = pages;
+        if (end - first > p->spans) p->spans = end - first;
+    }
+}
+
+static void pass_free(layer_pass *p, const nb_ops *ops)
+{
+    nb_scratch_free(p->scratch);
+    if (p->pool_d) ops->free(ops, p->pool_d);
+    if (p->x_d) ops->free(ops, p->x_d);
+    free(p->page);
+    free(p->span);
+    free(p->position);
+    free(p->tap.modality);
+}
+
+static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *model, nb_error *err)
+{
+    const nb_config *c = &model->config;
+    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * sizeof(float); /* K of a page, then V */
+    measure(p, s);
+    p->attn = (nb_attn){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
+                        .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = NB_F32, .k_offset = 0, .v_offset = half};
+    NB_TRY(nb_scratch_new(&p->scratch, model, p->rows, err));
+    NB_TRY(nb_alloc(&p->page, p->pages, sizeof *p->page, "calibration pages", err));
+    NB_TRY(nb_alloc(&p->span, p->spans, sizeof *p->span, "calibration spans", err));
+    NB_TRY(nb_alloc(&p->position, 3 * p->rows, sizeof *p->position, "calibration positions", err));
+    NB_TRY(nb_alloc(&p->tap.modality, p->rows, 1, "calibration rows", err));
+    p->pool_d = model->ops.alloc(&model->ops, p->pages * 2 * half);
+    p->x_d = model->ops.alloc(&model->ops, p->rows * (size_t)c->hidden * sizeof(float));
+    if (!p->pool_d || !p->x_d)
+        return nb_fail(err, NB_ERR_MEMORY, "out of memory for a batch of %zu calibration tokens", p->rows);
+    for (size_t i = 0; i < p->pages; i++) p->page[i] = p->pool_d + i * 2 * half;
+    return NB_OK;
+}
+
+static void forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
+{
+    tap_batch *t = context;
+    if (site == NB_SITE_QKV) t->seen += rows;
+    t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
+}
+
+/* Lay the samples of a batch side by side, run, and take the outputs back when they are kept. */
+static void run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, size_t rows, const nb_model *model,
+                      const nb_layer *layer, bool keep)
+{
+    const nb_ops *ops = &model->ops;
+    size_t        hidden = (size_t)model->config.hidden, at = 0, page = 0;
+    for (size_t i = first; i < end; i++) {
+        const nb_prompt *prompt = &s->prompts[i];
+        size_t           n = prompt->count;
+        p->span[i - first] = (nb_span){.first = at, .rows = n, .past = 0, .pages = p->page + page};
+        ops->upload(ops, p->x_d + at * hidden, s->hidden[i], n * hidden * sizeof(float));
+        for (size_t axis = 0; axis < 3; axis++)
+            memcpy(p->position + axis * rows + at, prompt->position + axis * n, n * sizeof *p->position);
+        memcpy(p->tap.modality + at, prompt->modality, n);
+        at += n;
+        page += pages_of(n);
+    }
+    assert(at == rows);
+    nb_rope_prepare(model, p->scratch, p->position, rows, rows);
+    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
+                     &p->tap);
+    for (size_t i = first; i < end && keep; i++)
+        ops->download(ops, s->hidden[i], p->x_d + p->span[i - first].first * hidden,
+                      s->prompts[i].count * hidden * sizeof(float));
+}
+
+nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
+                           nb_error *err)
+{
+    assert(s->hidden);
+    layer_pass pass = {.tap = {.tap = tap}};
+    nb_status  status = pass_new(&pass, s, model, err);
+    for (size_t first = 0, end; first < s->count && !status; first = end) {
+        size_t rows, pages;
+        end = batch_end(s, first, &rows, &pages);
+        run_batch(&pass, s, first, end, rows, model, layer, keep);
+        status = model->ops.status(&model->ops, err);
+    }
+    assert(status || !tap || pass.tap.seen == s->tokens);
+    pass_free(&pass, &model->ops);
+    return status;
+}

@@ -1,0 +1,96 @@
+/* float_layer.c - reading one decoder layer of a float checkpoint. */
+#include "quant/float_layer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const int nb_site_first[NB_SITES] = {NB_Q, NB_O, NB_GATE, NB_DOWN}, nb_site_count[NB_SITES] = {3, 1, 2, 1};
+
+void nb_float_layer_shape(nb_float_layer *out, const nb_config *config, int layer)
+{
+    int q = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
+    const struct { const char *name; int n, k; } linears[NB_LINEARS] = {
+        {"self_attn.q_proj", q, config->hidden},         {"self_attn.k_proj", kv, config->hidden},
+        {"self_attn.v_proj", kv, config->hidden},        {"self_attn.o_proj", config->hidden, q},
+        {"mlp.gate_proj", config->intermediate, config->hidden}, {"mlp.up_proj", config->intermediate, config->hidden},
+        {"mlp.down_proj", config->hidden, config->intermediate},
+    };
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        snprintf(out->name[i], sizeof out->name[i], "model.layers.%d.%s", layer, linears[i].name);
+        out->n[i] = linears[i].n;
+        out->k[i] = linears[i].k;
+    }
+    snprintf(out->norm_name[0], sizeof out->norm_name[0], "model.layers.%d.input_layernorm.weight", layer);
+    snprintf(out->norm_name[1], sizeof out->norm_name[1], "model.layers.%d.post_attention_layernorm.weight", layer);
+}
+
+void nb_float_layer_free(nb_float_layer *l)
+{
+    for (int i = 0; i < NB_LINEARS; i++) {
+        nb_linear_free(&l->source[i]);
+        free(l->w[i]);
+    }
+    for (int i = 0; i < 3; i++) free(l->bias[i]);
+    for (int i = 0; i < 2; i++) free(l->norm[i]);
+    memset(l, 0, sizeof *l);
+}
+
+static nb_status read_linear(nb_float_layer *out, int i, const nb_model *model, nb_error *err)
+{
+    size_t     n = (size_t)out->n[i], count = n * (size_t)out->k[i];
+    nb_linear *source = &out->source[i];
+    NB_TRY(nb_linear_read(source, model->checkpoint, &model->config.quant, out->name[i], out->n[i], out->k[i], i <= NB_V, err));
+    if (source->weights.kind != NB_W_FLOAT)
+        return nb_fail(err, NB_ERR_INPUT, "%s: '%s' is already quantized; give the float checkpoint it was made from",
+                       nb_checkpoint_path(model->checkpoint), out->name[i]);
+    NB_TRY(nb_alloc(&out->w[i], count, sizeof(float), out->name[i], err));
+    nb_weights_to_f32(out->w[i], &source->weights);
+    for (size_t j = 0; j < count; j++)
+        if (!isfinite(out->w[i][j]))
+            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s.weight' holds %f at row %zu, column %zu; a model with such a weight "
+                           "cannot be quantized", nb_checkpoint_path(model->checkpoint), out->name[i], (double)out->w[i][j],
+                           j / (size_t)out->k[i], j % (size_t)out->k[i]);
+    return NB_OK;
+}
+
+/* A vector as it will be written: values already rounded to the written type. */
+static nb_status read_vector(float **out, nb_dtype *written, const char *name, int n, const nb_model *model, const nb_plain *plain,
+                             nb_error *err)
+{
+    const nb_entry *e;
+    uint64_t        shape = (uint64_t)n;
+    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 1, &shape, &e, err));
+    NB_TRY(nb_alloc(out, (size_t)n, sizeof(float), name, err));
+    NB_TRY(nb_entry_read_f32(e, *out, err));
+    *written = nb_plain_dtype(plain, e->tensor->dtype);
+    void *rounded;
+    NB_TRY(nb_alloc(&rounded, (size_t)n, nb_dtype_size(*written), name, err));
+    nb_from_f32(rounded, *written, *out, (size_t)n);
+    nb_to_f32(*out, rounded, *written, (size_t)n);
+    free(rounded);
+    return NB_OK;
+}
+
+static nb_status read_all(nb_float_layer *out, const nb_model *model, const nb_plain *plain, nb_error *err)
+{
+    for (int i = 0; i < 2; i++)
+        NB_TRY(read_vector(&out->norm[i], &out->norm_dtype[i], out->norm_name[i], model->config.hidden, model, plain, err));
+    for (int i = 0; i < NB_LINEARS; i++) NB_TRY(read_linear(out, i, model, err));
+    for (int i = 0; i < 3; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s.bias", out->name[i]);
+        NB_TRY(read_vector(&out->bias[i], &out->bias_dtype[i], name, out->n[i], model, plain, err));
+    }
+    return NB_OK;
+}
+
+nb_status nb_float_layer_read(nb_float_layer *out, const nb_model *model, const nb_plain *plain, int layer, nb_error *err)
+{
+    nb_float_layer_shape(out, &model->config, layer);
+    nb_status status = read_all(out, model, plain, err);
+    if (status) nb_float_layer_free(out);
+    return status;
+}

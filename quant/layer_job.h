@@ -1,0 +1,32 @@
+/* layer_job.h - one decoder layer on its way through the quantizer, and the job that it belongs to. */
+#ifndef NB_LAYER_JOB_H
+#define NB_LAYER_JOB_H
+
+#include "calib/stats.h"
+#include "quant/float_layer.h"
+#include "quant/pipeline.h"
+#include "quant/plain.h"
+#include "quant/writer.h"
+
+typedef struct {
+    const nb_ops       *ops;
+    nb_quantize_options options; /* as resolved: a format that holds the grid */
+    nb_progress        *progress;
+    void               *context;
+    nb_quantize_report *report;
+    nb_model           *model;
+    nb_samples          samples; /* empty for round to nearest */
+    nb_plain            plain;
+    nb_writer          *writer;
+    size_t              done, total; /* steps told to progress */
+} nb_job;
+
+/* Tell the world what comes next; NB_ERR_STOPPED when it wants no more. */
+nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Announce the tensors of a layer to the writer. */
+nb_status nb_layer_job_declare(nb_job *job, int layer, nb_error *err);
+/* Read, measure, solve, write, and make the inputs of the next layer. */
+nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err);
+
+#endif

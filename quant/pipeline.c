@@ -1,0 +1,188 @@
+/* pipeline.c - from a float checkpoint to a quantised one: check everything that can be checked, then layer by layer.
+ *
+ * The order is chosen so that a request that cannot end well is refused early: the output place first, then the model, the
+ * format against every shape, the values, the disk, the data; only then does the long work start.  Decoder layers are in
+ * memory one at a time.
+ */
+#include "quant/pipeline.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "quant/config_out.h"
+#include "quant/layer_job.h"
+
+void nb_quantize_report_free(nb_quantize_report *r)
+{
+    free(r->matrices);
+    nb_buf_free(&r->notes);
+    memset(r, 0, sizeof *r);
+}
+
+nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
+{
+    char    what[160];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    size_t done = job->done++;
+    if (job->progress && !job->progress(job->context, done, job->total, what))
+        return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
+    return NB_OK;
+}
+
+/* ---- what was asked for ------------------------------------------------------------------------------------------------ */
+
+/* A format that holds the grid, and a note for every change. */
+static nb_status resolve(nb_job *job, nb_error *err)
+{
+    nb_quantize_options *o = &job->options;
+    nb_buf              *notes = &job->report->notes;
+    if (o->grid.bits != 4 && o->grid.bits != 8)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%d bits cannot be written; 4 and 8 can", o->grid.bits);
+    if (o->grid.group < 0) return nb_fail(err, NB_ERR_ARGUMENT, "a group of %d inputs makes no sense", o->grid.group);
+    if (o->format == NB_FORMAT_AWQ && (o->grid.bits != 4 || o->grid.group == 0)) {
+        o->format = NB_FORMAT_GPTQ;
+        o->grid.sym = true;
+        nb_buf_printf(notes, "the AWQ format holds 4 bits in groups only: %d bits%s are written in GPTQ's form, symmetric\n",
+                      o->grid.bits, o->grid.group ? "" : " with one scale a row");
+    }
+    if (o->format == NB_FORMAT_GPTQ && !o->grid.sym) {
+        o->format = NB_FORMAT_GPTQ_V2;
+        nb_buf_str(notes, "asymmetric zeros are written as gptq_v2, which vLLM refuses; GPTQModel and nibble read it\n");
+    }
+    if (o->format == NB_FORMAT_AWQ && o->method == NB_METHOD_GPTQ && o->order == NB_ORDER_FULL && !o->static_groups)
+        return nb_fail(err, NB_ERR_ARGUMENT, "the AWQ format has no g_idx: full activation order needs static groups there");
+    double heaviest = 0;
+    for (int i = 0; i < 3; i++) {
+        float w = o->modality_weights[i];
+        if (!isfinite(w) || w < 0) return nb_fail(err, NB_ERR_ARGUMENT, "modality weight %d is %g; give 0 or more", i, (double)w);
+        if (w > heaviest) heaviest = w;
+    }
+    if (o->method == NB_METHOD_RTN) return NB_OK;
+    if (!o->data.path) return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
+    if (heaviest == 0) return nb_fail(err, NB_ERR_ARGUMENT, "all modality weights are 0: no token would count");
+    return NB_OK;
+}
+
+static bool same_folder(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static nb_status check_shapes(nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    nb_float_layer             f;
+    nb_float_layer_shape(&f, &job->model->config, 0);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        int  n = f.n[i], k = f.k[i], group = o->grid.group ? o->grid.group : k;
+        bool awq = o->format == NB_FORMAT_AWQ;
+        if (awq ? n % 8 || k % group : n % 32 || k % 32)
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %d outputs of %d inputs do not fit %s: outputs must be a multiple of %d and "
+                           "inputs of %d", f.name[i], n, k, awq ? "the AWQ format" : "GPTQ's form", awq ? 8 : 32, awq ? group : 32);
+        if (k % group)
+            nb_buf_printf(&job->report->notes, "%s: %d inputs are not a multiple of the group %d; vLLM refuses such a layer\n",
+                          strchr(f.name[i] + 13, '.') + 1, k, group);
+    }
+    return NB_OK;
+}
+
+/* ---- the stages -------------------------------------------------------------------------------------------------------- */
+
+static nb_status open_source(nb_job *job, nb_error *err)
+{
+    NB_TRY(nb_model_open(&job->model, job->options.model_dir, job->ops, NB_OPEN_NO_LAYERS, err));
+    const nb_config *c = &job->model->config;
+    if (c->quant.method != NB_QUANT_NONE)
+        return nb_fail(err, NB_ERR_INPUT, "%s: is already quantized (%s, %d bits); give the float checkpoint it was made from",
+                       job->options.model_dir, c->quant.method == NB_QUANT_AWQ ? "awq" : c->quant.method == NB_QUANT_GPTQ ? "gptq"
+                       : "compressed-tensors", c->quant.bits);
+    job->total = (size_t)c->layers * NB_SITES + 2;
+    nb_buf_add(&job->report->notes, job->model->notes.data, job->model->notes.size);
+    NB_TRY(check_shapes(job, err));
+    NB_TRY(nb_plain_scan(&job->plain, job->model->checkpoint, c, err));
+    nb_plain_notes(&job->plain, &job->report->notes);
+    for (size_t i = 0; i < nb_checkpoint_count(job->model->checkpoint); i++)
+        job->report->bytes_in += nb_checkpoint_at(job->model->checkpoint, i)->tensor->bytes;
+    job->report->count = (size_t)c->layers * NB_LINEARS;
+    return nb_alloc(&job->report->matrices, job->report->count, sizeof *job->report->matrices, "the report", err);
+}
+
+static nb_status plan_output(nb_job *job, nb_error *err)
+{
+    const nb_config *c = &job->model->config;
+    NB_TRY(nb_plain_declare(&job->plain, job->writer, job->model->checkpoint, c, err));
+    for (int i = 0; i < c->layers; i++) NB_TRY(nb_layer_job_declare(job, i, err));
+    NB_TRY(nb_writer_plan(job->writer, err));
+    job->report->bytes_out = nb_writer_bytes(job->writer);
+    return NB_OK;
+}
+
+static nb_status load_samples(nb_job *job, nb_error *err)
+{
+    nb_quantize_report *r = job->report;
+    double              start = nb_seconds(), weight = 0;
+    if (job->options.method == NB_METHOD_RTN) return NB_OK;
+    NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
+    NB_TRY(nb_samples_embed(&job->samples, job->model, err));
+    r->samples = job->samples.count;
+    r->tokens = job->samples.tokens;
+    r->too_long = job->samples.too_long;
+    for (int i = 0; i < 3; i++) {
+        r->tokens_by_modality[i] = job->samples.by_modality[i];
+        weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];
+    }
+    if (weight == 0)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality", job->options.data.path);
+    r->forward_s += nb_seconds() - start;
+    return NB_OK;
+}
+
+static nb_status write_rest(nb_job *job, nb_error *err)
+{
+    double start = nb_seconds();
+    NB_TRY(nb_plain_write(&job->plain, job->writer, job->model->checkpoint, &job->model->config, err));
+    NB_TRY(nb_config_out(job->writer, &job->options, job->plain.f16, err));
+    NB_TRY(nb_buf_status(&job->report->notes, "notes", err));
+    NB_TRY(nb_writer_commit(job->writer, err));
+    job->report->write_s += nb_seconds() - start;
+    return NB_OK;
+}
+
+static nb_status run(nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    NB_TRY(resolve(job, err));
+    if (same_folder(o->model_dir, o->out_dir))
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: is the model itself; choose another output", o->out_dir);
+    NB_TRY(nb_writer_new(&job->writer, o->out_dir, o->shard_size, o->force, err));
+    NB_TRY(open_source(job, err));
+    NB_TRY(plan_output(job, err));
+    NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));
+    NB_TRY(load_samples(job, err));
+    for (int i = 0; i < job->model->config.layers; i++) NB_TRY(nb_layer_job_run(job, i, err));
+    NB_TRY(nb_job_step(job, err, "the other tensors and files"));
+    return write_rest(job, err);
+}
+
+nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,
+                      nb_quantize_report *report, nb_error *err)
+{
+    double start = nb_seconds();
+    nb_job job = {.ops = ops, .options = *options, .progress = progress, .context = context, .report = report};
+    memset(report, 0, sizeof *report);
+    nb_status status = run(&job, err);
+    nb_writer_free(job.writer);
+    nb_samples_free(&job.samples);
+    nb_model_close(job.model);
+    report->seconds = nb_seconds() - start;
+    if (status) nb_quantize_report_free(report);
+    return status;
+}

@@ -1,0 +1,60 @@
+/* pipeline.h - quantize a checkpoint: layer by layer statistics, solve, write; then the model as it will load elsewhere. */
+#ifndef NB_PIPELINE_H
+#define NB_PIPELINE_H
+
+#include "calib/samples.h"
+#include "quant/awq.h"
+#include "quant/gptq.h"
+#include "quant/pack.h"
+
+typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ } nb_method;
+
+typedef struct {
+    const char *model_dir, *out_dir;
+    nb_method   method;
+    nb_grid     grid;
+    nb_format   format;
+    /* AWQ */
+    int         awq_points;
+    bool        awq_duo, awq_clip;
+    /* GPTQ */
+    double      damp, damp_max;
+    int         block;
+    nb_act_order order;
+    bool        static_groups;
+    float       mse;
+    bool        true_sequential;     /* o sees quantised qkv, down sees quantised gate/up */
+    bool        propagate_quantized; /* the next layer's inputs come from the quantised layer */
+    float       modality_weights[3];
+    nb_samples_options data;         /* path NULL: only RTN */
+    uint64_t    shard_size;
+    bool        force;
+    const char *recipe_json;         /* written as recipe.json */
+} nb_quantize_options;
+
+typedef struct {
+    char   name[64];  /* model.layers.0.self_attn.q_proj */
+    double loss, rtn_loss, damp, ratio;
+    int    dead;
+    bool   fallback;
+} nb_matrix_report;
+
+typedef struct {
+    nb_matrix_report *matrices; /* [count] 7 a layer */
+    size_t   count;
+    size_t   samples, tokens, too_long;
+    uint64_t tokens_by_modality[3];
+    double   seconds, forward_s, gram_s, solve_s, write_s;
+    uint64_t bytes_in, bytes_out;   /* tensor bytes */
+    float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
+    nb_buf   notes;
+} nb_quantize_report;
+void nb_quantize_report_free(nb_quantize_report *r);
+
+/* Called as work advances: done of total steps, what is being done.  Return false to stop (NB_ERR_STOPPED, nothing left). */
+typedef bool nb_progress(void *context, size_t done, size_t total, const char *what);
+
+nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,
+                      nb_quantize_report *report, nb_error *err);
+
+#endif

@@ -1,0 +1,150 @@
+/* plain.c - scanning, converting and copying the tensors that stay float.
+ *
+ * bf16 to f16 is exact in f16's normal range (7 fraction bits into 10); below 2^-14 bits fall away one by one, and what was
+ * below 2^-25 becomes zero.  That is harmless next to values of ordinary size, but it is counted and told.
+ */
+#include "quant/plain.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK = 1 << 18 }; /* elements converted at a time */
+
+static bool is_float(nb_dtype type)
+{
+    return type == NB_F32 || type == NB_BF16 || type == NB_F16;
+}
+
+static bool ends_with(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+static bool in_layer(const char *name)
+{
+    return !strncmp(name, "model.layers.", 13);
+}
+
+bool nb_plain_skips(const nb_config *config, const char *name)
+{
+    static const char *const linears[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight",
+                                          "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
+    if (config->tied && !strcmp(name, "lm_head.weight")) return true;
+    if (ends_with(name, ".inv_freq")) return true;
+    for (size_t i = 0; i < NB_COUNT(linears) && in_layer(name); i++)
+        if (ends_with(name, linears[i])) return true;
+    return false;
+}
+
+nb_dtype nb_plain_dtype(const nb_plain *p, nb_dtype source)
+{
+    return p->f16 && is_float(source) ? NB_F16 : source;
+}
+
+static void look_at(nb_plain *p, const float *x, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (x[i] == 0) continue;
+        float  y = nb_f16_to_f32(nb_f32_to_f16(x[i]));
+        double change = fabs((double)y - x[i]) / fabs((double)x[i]);
+        if (!isfinite(y)) {
+            if (p->f16) snprintf(p->overflow_name, sizeof p->overflow_name, "%s", name);
+            p->f16 = false;
+        } else if (change > 0x1.01p-11) { /* more than half a unit in the last place: a subnormal */
+            p->lossy++;
+            p->lost += y == 0;
+            if (change > p->worst) {
+                p->worst = change;
+                snprintf(p->worst_name, sizeof p->worst_name, "%s", name);
+            }
+        }
+    }
+}
+
+static nb_status scan_tensor(nb_plain *p, const nb_entry *e, void *raw, float *values, nb_error *err)
+{
+    const nb_tensor *t = e->tensor;
+    size_t           size = nb_dtype_size(t->dtype);
+    for (uint64_t first = 0; first < t->count; first += CHUNK) {
+        size_t n = t->count - first < CHUNK ? (size_t)(t->count - first) : CHUNK;
+        NB_TRY(nb_safetensors_read(e->file, t, raw, first * size, n * size, err));
+        nb_to_f32(values, raw, t->dtype, n);
+        for (size_t i = 0; i < n; i++)
+            if (!isfinite(values[i]))
+                return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' holds %f at element %llu; a model with such a weight cannot be "
+                               "quantized", nb_safetensors_path(e->file), t->name, (double)values[i], (unsigned long long)(first + i));
+        look_at(p, values, n, e->name);
+    }
+    return NB_OK;
+}
+
+nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+{
+    *out = (nb_plain){.f16 = true};
+    void     *raw = NULL;
+    float    *values = NULL;
+    nb_status status = nb_alloc(&raw, CHUNK, sizeof(float), "a chunk of a tensor", err);
+    if (!status) status = nb_alloc(&values, CHUNK, sizeof *values, "a chunk of a tensor", err);
+    for (size_t i = 0; i < nb_checkpoint_count(c) && !status; i++) {
+        const nb_entry *e = nb_checkpoint_at(c, i);
+        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) status = scan_tensor(out, e, raw, values, err);
+    }
+    free(raw);
+    free(values);
+    return status;
+}
+
+nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+{
+    for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
+        const nb_entry *e = nb_checkpoint_at(c, i);
+        if (in_layer(e->name) || nb_plain_skips(config, e->name)) continue;
+        NB_TRY(nb_writer_declare(w, e->name, nb_plain_dtype(p, e->tensor->dtype), e->tensor->rank, e->tensor->shape, err));
+    }
+    return NB_OK;
+}
+
+/* Elements from one type to another in the same memory; the new type is not the larger one. */
+static nb_status convert(char *data, uint64_t count, nb_dtype from, nb_dtype to, nb_error *err)
+{
+    size_t a = nb_dtype_size(from), b = nb_dtype_size(to);
+    float *values;
+    if (from == to) return NB_OK;
+    NB_TRY(nb_alloc(&values, CHUNK, sizeof *values, "a chunk of a tensor", err));
+    for (uint64_t first = 0; first < count; first += CHUNK) {
+        size_t n = count - first < CHUNK ? (size_t)(count - first) : CHUNK;
+        nb_to_f32(values, data + first * a, from, n);
+        nb_from_f32(data + first * b, to, values, n);
+    }
+    free(values);
+    return NB_OK;
+}
+
+nb_status nb_plain_write(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+{
+    for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
+        const nb_entry *e = nb_checkpoint_at(c, i);
+        if (in_layer(e->name) || nb_plain_skips(config, e->name)) continue;
+        nb_dtype to = nb_plain_dtype(p, e->tensor->dtype);
+        void    *data;
+        NB_TRY(nb_entry_read(e, &data, err));
+        nb_status status = convert(data, e->tensor->count, e->tensor->dtype, to, err);
+        if (!status) status = nb_writer_tensor(w, e->name, data, e->tensor->count * nb_dtype_size(to), err);
+        free(data);
+        if (status) return status;
+    }
+    return NB_OK;
+}
+
+void nb_plain_notes(const nb_plain *p, nb_buf *notes)
+{
+    if (!p->f16)
+        nb_buf_printf(notes, "'%s' has a value above 65504, which float16 cannot hold: float tensors keep their source type\n",
+                      p->overflow_name);
+    else if (p->lossy)
+        nb_buf_printf(notes, "%llu unquantized values below float16's normal range (6.1e-05) lost bits (%llu became 0); the largest "
+                      "relative change is %.3g, in '%s'\n", (unsigned long long)p->lossy, (unsigned long long)p->lost, p->worst, p->worst_name);
+}

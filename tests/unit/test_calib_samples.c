@@ -1,0 +1,190 @@
+/* The calibration set on the demo model: which rows are taken, and that running many together is running each alone. */
+#include "unit.h"
+
+#include "calib/samples.h"
+#include "runtime/io/file.h"
+
+static nb_pool  *pool;
+static nb_ops    ops;
+static nb_model *model;
+static char      chats[1024];
+
+static int open_model(void **state)
+{
+    (void)state;
+    nb_error err;
+    if (nb_pool_new(&pool, 2, &err)) return -1;
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
+    if (nb_model_open(&model, unit_path("tools/demo/model"), &ops, 0, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int close_model(void **state)
+{
+    (void)state;
+    nb_model_close(model);
+    nb_pool_free(pool);
+    return 0;
+}
+
+static nb_samples_options demo(int samples)
+{
+    return (nb_samples_options){.path = chats, .samples = samples, .dataset = {.need_answer = true}};
+}
+
+static void first_rows(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         a, b;
+    nb_samples_options o = demo(20);
+    OK(nb_samples_load(&a, model, &o, &err), &err);
+    assert_int_equal(a.count, 20);
+    size_t   tokens = 0;
+    uint64_t by[3] = {0};
+    for (size_t i = 0; i < a.count; i++) {
+        tokens += a.prompts[i].count;
+        for (size_t t = 0; t < a.prompts[i].count; t++) by[a.prompts[i].modality[t]]++;
+    }
+    assert_int_equal(a.tokens, tokens);
+    for (int m = 0; m < 3; m++) assert_int_equal(a.by_modality[m], by[m]);
+    assert_true(by[NB_TOKEN_TEXT] && by[NB_TOKEN_IMAGE] && by[NB_TOKEN_VIDEO]); /* row 15 has a video */
+
+    o.skip = 3;
+    o.samples = 2;
+    OK(nb_samples_load(&b, model, &o, &err), &err);
+    assert_int_equal(b.count, 2);
+    assert_int_equal(b.prompts[0].count, a.prompts[3].count);
+    assert_memory_equal(b.prompts[1].ids, a.prompts[4].ids, a.prompts[4].count * sizeof(int32_t));
+    assert_true(a.hash != b.hash);
+    nb_samples_free(&b);
+
+    o = demo(20);
+    OK(nb_samples_load(&b, model, &o, &err), &err);
+    assert_true(a.hash == b.hash);
+    nb_samples_free(&b);
+    nb_samples_free(&a);
+
+    o.skip = 100000;
+    FAILS(nb_samples_load(&a, model, &o, &err), NB_ERR_INPUT, "no row is left", &err);
+    o = demo(-1);
+    FAILS(nb_samples_load(&a, model, &o, &err), NB_ERR_ARGUMENT, "negative", &err);
+}
+
+/* Long rows are left out and replaced, counted, and never cut. */
+static void long_rows_are_left_out(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         all, some;
+    nb_samples_options o = demo(0);
+    OK(nb_samples_load(&all, model, &o, &err), &err);
+    assert_int_equal(all.count, 256);
+    size_t fitting = 0, limit = all.prompts[0].count;
+    for (size_t i = 0; i < all.count; i++) fitting += all.prompts[i].count <= limit;
+    assert_true(fitting > 0 && fitting < 256);
+    o.seq_len = limit;
+    OK(nb_samples_load(&some, model, &o, &err), &err);
+    assert_int_equal(some.count, fitting);
+    assert_int_equal(some.too_long, 256 - fitting);
+    nb_samples_free(&some);
+    o.shuffle = true;
+    o.samples = (int)fitting;
+    OK(nb_samples_load(&some, model, &o, &err), &err);
+    assert_int_equal(some.count, fitting);
+    nb_samples_free(&some);
+    o.seq_len = 1;
+    FAILS(nb_samples_load(&some, model, &o, &err), NB_ERR_INPUT, "256 longer than 1 tokens", &err);
+    nb_samples_free(&all);
+}
+
+static void seeds_choose(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         a, b, all;
+    nb_samples_options o = demo(12);
+    o.shuffle = true;
+    o.seed = 1;
+    OK(nb_samples_load(&a, model, &o, &err), &err);
+    OK(nb_samples_load(&b, model, &o, &err), &err);
+    assert_int_equal(a.count, 12);
+    assert_true(a.hash == b.hash);
+    nb_samples_free(&b);
+    o.seed = 2;
+    OK(nb_samples_load(&b, model, &o, &err), &err);
+    assert_true(a.hash != b.hash);
+    nb_samples_free(&b);
+    nb_samples_free(&a);
+
+    /* All rows drawn are all rows, once each, in the order of the file. */
+    o.samples = 0;
+    OK(nb_samples_load(&a, model, &o, &err), &err);
+    o.shuffle = false;
+    OK(nb_samples_load(&all, model, &o, &err), &err);
+    assert_true(a.hash == all.hash);
+    nb_samples_free(&a);
+    nb_samples_free(&all);
+}
+
+typedef struct {
+    size_t   rows[NB_SITES];
+    uint64_t modality[3]; /* of the first site */
+    double   sum;         /* of all inputs: depends on the order of tokens only through rounding */
+} watcher;
+
+static void watch(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+{
+    watcher *w = context;
+    w->rows[site] += rows;
+    for (size_t r = 0; r < rows; r++) {
+        if (site == NB_SITE_QKV) w->modality[modality[r]]++;
+        for (int i = 0; i < k; i++) w->sum += fabs((double)x[r * ld + (size_t)i]);
+    }
+}
+
+/* Batches of many samples against each sample on its own: the same bits. */
+static void company_changes_nothing(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         all, one;
+    nb_samples_options o = demo(24);
+    OK(nb_samples_load(&all, model, &o, &err), &err);
+    OK(nb_samples_embed(&all, model, &err), &err);
+    for (int j = 0; j < all.prompts[0].media_count; j++) assert_null(all.prompts[0].media[j].rows); /* freed */
+    assert_true(all.tokens > 1024); /* more than one batch */
+    watcher       w = {0};
+    nb_sample_tap tap = {.site = watch, .context = &w};
+    float         first = all.hidden[5][7];
+    OK(nb_samples_layer(&all, model, &model->layers[0], &tap, false, &err), &err);
+    NEAR(all.hidden[5][7], first, 0); /* a pass for statistics changes nothing */
+    for (int site = 0; site < NB_SITES; site++) assert_int_equal(w.rows[site], all.tokens);
+    for (int m = 0; m < 3; m++) assert_int_equal(w.modality[m], all.by_modality[m]);
+    for (int l = 0; l < 2; l++) OK(nb_samples_layer(&all, model, &model->layers[l], NULL, true, &err), &err);
+
+    for (size_t i = 0; i < all.count; i += 5) {
+        o = demo(1);
+        o.skip = (int)i;
+        OK(nb_samples_load(&one, model, &o, &err), &err);
+        OK(nb_samples_embed(&one, model, &err), &err);
+        for (int l = 0; l < 2; l++) OK(nb_samples_layer(&one, model, &model->layers[l], NULL, true, &err), &err);
+        assert_int_equal(one.tokens, all.prompts[i].count);
+        assert_memory_equal(one.hidden[0], all.hidden[i], one.tokens * (size_t)model->config.hidden * sizeof(float));
+        nb_samples_free(&one);
+    }
+    nb_samples_free(&all);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(first_rows),   cmocka_unit_test(long_rows_are_left_out),
+        cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, open_model, close_model);
+}

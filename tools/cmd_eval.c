@@ -1,0 +1,367 @@
+/* cmd_eval.c - what quantization did to a model: divergence from the original on conversations, and the four benchmarks.
+ *
+ * Models are evaluated one after another, each beside the reference where one is given, so that memory holds two models at
+ * most.  What is measured lives in tools/eval; this file opens, loops and prints.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calib/dataset.h"
+#include "runtime/engine/generate.h"
+#include "runtime/io/file.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress.h"
+#include "tools/cli/stop.h"
+#include "tools/commands.h"
+#include "tools/eval/report.h"
+#include "tools/session.h"
+
+typedef struct {
+    nb_common        common;
+    nb_compute_flags compute;
+    nb_engine_flags  engine;
+    nb_media_flags   media;
+    nb_strings  models, tasks;
+    const char *ref, *data, *dataset_info, *text, *log_samples;
+    int         data_format, na_values, output;
+    int64_t     limit, parallel, predict, context, chunks;
+} options;
+
+static const nb_data_form data_forms[] = { NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT };
+enum { NA_NONE, NA_PANDAS };
+
+#define AT(field) .at = offsetof(options, field)
+static const nb_arg eval_args[] = {
+    { .name = "models", .type = NB_ARG_STRINGS, AT(models), .positional = true, .required = true, .metavar = "MODEL",
+      .help = "checkpoint directories, compared in one table" },
+    { .name = "ref", .aliases = "reference,base", .type = NB_ARG_STRING, AT(ref), .metavar = "BASE", .group = "What to measure",
+      .help = "the original, for divergence and agreement" },
+    { .name = "data", .type = NB_ARG_STRING, AT(data), .metavar = "FILE", .group = "What to measure",
+      .help = "conversations to compare on, best ones that calibration never saw" },
+    { .name = "text", .type = NB_ARG_STRING, AT(text), .metavar = "FILE", .group = "What to measure",
+      .help = "plain text for perplexity in chunks of --ctx-size, second halves scored" },
+    { .name = "tasks", .type = NB_ARG_STRINGS, AT(tasks), .metavar = "LIST", .group = "What to measure",
+      .help = "comma-separated: kl, ppl, agree (with --data), and benchmarks as NAME:FILE.tsv whose name holds mmmu, docvqa, mmbench "
+              "or mathvista; without it, kl, ppl and agree when --data is given" },
+    { .name = "limit", .type = NB_ARG_INT, AT(limit), .min = 0, .max = 1e9, .text = "0", .shown = "all", .group = "What to measure",
+      .help = "rows of each benchmark and conversations of --data at most" },
+    { .name = "log-samples", .type = NB_ARG_STRING, AT(log_samples), .metavar = "OUT.jsonl", .group = "Results",
+      .help = "write index, prediction, answer and hit of every benchmark row" },
+    { .name = "output", .brief = "o", .type = NB_ARG_CHOICE, AT(output), .choices = "md|csv|json|jsonl", .text = "md", .group = "Results",
+      .help = "form of the table" },
+    { .name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = "auto|openai|sharegpt", .text = "auto",
+      .group = "Data", .advanced = true, .help = "form of --data" },
+    { .name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE", .group = "Data", .advanced = true,
+      .shown = "beside the data file", .help = "LLaMA-Factory's description of the columns" },
+    { .name = "na-values", .type = NB_ARG_CHOICE, AT(na_values), .choices = "none|pandas", .text = "none", .group = "Data", .advanced = true,
+      .help = "pandas reads table fields such as NA and None as empty, as the published harness does" },
+    { .name = "parallel", .brief = "np", .aliases = "batch,batch-size", .type = NB_ARG_INT, AT(parallel), .min = 1, .max = 256, .text = "8",
+      .group = "Generation", .help = "benchmark rows answered side by side; no answer depends on it" },
+    { .name = "predict", .brief = "n", .aliases = "n-predict,max-tokens,max-new-tokens", .type = NB_ARG_INT, AT(predict), .min = 1, .max = 1e6,
+      .text = "2048", .group = "Generation", .help = "tokens of a benchmark answer at most" },
+    { .name = "ctx-size", .brief = "c", .type = NB_ARG_INT, AT(context), .min = 16, .max = 1e7, .text = "512", .group = "Data",
+      .help = "tokens of a chunk of --text" },
+    { .name = "chunks", .type = NB_ARG_INT, AT(chunks), .min = 0, .max = 1e9, .text = "0", .shown = "all", .group = "Data", .advanced = true,
+      .help = "chunks of --text at most" },
+};
+
+static const nb_arg_block blocks[] = { { eval_args, NB_COUNT(eval_args), 0 },
+                                       { nb_media_args, NB_MEDIA_ARGS, offsetof(options, media) },
+                                       { nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute) },
+                                       { nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine) },
+                                       { nb_common_args, NB_COMMON_ARGS, offsetof(options, common) },
+                                       { NULL, 0, 0 } };
+
+/* ---- what to do ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const options *opt;
+    bool           divergence; /* any of kl, ppl, agree */
+    const char   **benchmarks; /* [benchmark_count] NAME:FILE, pointing into `words` */
+    int            benchmark_count;
+    char         **words;      /* the lists, cut at commas */
+    int            word_count;
+    FILE          *log;
+    nb_session     reference;
+    nb_meter       meter;
+} evaluation;
+
+static nb_status add_word(evaluation *e, const char *word, nb_error *err)
+{
+    if (!strcmp(word, "kl") || !strcmp(word, "ppl") || !strcmp(word, "agree")) {
+        e->divergence = true;
+        return NB_OK;
+    }
+    e->benchmarks[e->benchmark_count++] = word;
+    return strchr(word, ':') ? NB_OK
+                             : nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' is neither kl, ppl, agree nor NAME:FILE.tsv", word);
+}
+
+static nb_status plan(evaluation *e, nb_error *err)
+{
+    const options *o = e->opt;
+    int            words = 0, taken = 0;
+    for (int i = 0; i < o->tasks.count; i++)
+        for (const char *s = o->tasks.items[i]; s; s = strchr(s, ',') ? strchr(s, ',') + 1 : NULL) words++;
+    NB_TRY(nb_alloc(&e->benchmarks, (size_t)words, sizeof *e->benchmarks, "--tasks", err));
+    NB_TRY(nb_alloc(&e->words, (size_t)o->tasks.count, sizeof *e->words, "--tasks", err));
+    for (int i = 0; i < o->tasks.count; i++) {
+        char *rest = e->words[e->word_count++] = nb_strdup(o->tasks.items[i]);
+        if (!rest) return nb_fail(err, NB_ERR_MEMORY, "no memory for --tasks");
+        for (char *word; (word = strsep(&rest, ",")) != NULL; taken++) NB_TRY(add_word(e, word, err));
+    }
+    if (taken == 0) e->divergence = o->data != NULL;
+    if (e->divergence && !o->data) return nb_fail(err, NB_ERR_ARGUMENT, "kl, ppl and agree need conversations: give --data FILE");
+    if (o->data && !e->divergence) return nb_fail(err, NB_ERR_ARGUMENT, "--data is given, but --tasks asks for none of kl, ppl, agree");
+    if (!e->divergence && !e->benchmark_count && !o->text)
+        return nb_fail(err, NB_ERR_ARGUMENT, "nothing to measure: give --data FILE, --text FILE or --tasks NAME:FILE.tsv");
+    if (o->log_samples && !e->benchmark_count) return nb_fail(err, NB_ERR_ARGUMENT, "--log-samples needs a benchmark in --tasks");
+    return NB_OK;
+}
+
+/* ---- divergence -------------------------------------------------------------------------------------------------------- */
+
+static nb_status compare_row(evaluation *e, nb_session *s, const nb_chat *chat, const char *where, const nb_prompt_options *base,
+                             nb_divergence *out, nb_error *err)
+{
+    nb_prompt         prompt;
+    nb_prompt_source  source = nb_model_source(s->model);
+    nb_prompt_options how = *base;
+    how.where = where;
+    NB_TRY(nb_stop_status(err));
+    NB_TRY(nb_prompt_build(&prompt, chat, &source, &how, err));
+    nb_status status = nb_divergence_add(out, e->reference.engine, s->engine, &prompt, err);
+    if (status != NB_OK) nb_error_within(err, "%s", where);
+    nb_prompt_free(&prompt);
+    return status;
+}
+
+static nb_status compare(evaluation *e, nb_session *s, nb_divergence *out, nb_error *err)
+{
+    const options     *o = e->opt;
+    nb_dataset        *data;
+    nb_dataset_options how = { .form = data_forms[o->data_format], .dataset_info = o->dataset_info, .image_root = o->media.image_root,
+                               .need_answer = true };
+    nb_prompt_options  prompt;
+    NB_TRY(nb_dataset_open(&data, o->data, &how, err));
+    nb_status status = nb_media_prompt_options(&prompt, &o->media, nb_dataset_root(data), err);
+    bool      end = false;
+    nb_meter_start(&e->meter, "compare");
+    for (size_t i = 0; status == NB_OK && (o->limit == 0 || i < (size_t)o->limit); i++) {
+        nb_chat chat;
+        char    where[256];
+        status = nb_dataset_next(data, &chat, where, &end, err);
+        if (status != NB_OK || end) break;
+        status = compare_row(e, s, &chat, where, &prompt, out, err);
+        nb_chat_free(&chat);
+        nb_meter_update(&e->meter, i + 1, (size_t)o->limit, where);
+    }
+    nb_meter_finish(&e->meter);
+    nb_dataset_close(data);
+    return status;
+}
+
+/* Perplexity of plain text as llama.cpp counts it: chunks of n tokens, the second half of each scored. */
+static nb_status measure_text(evaluation *e, nb_session *s, nb_divergence *out, nb_error *err)
+{
+    const options *o = e->opt;
+    nb_buf         text = { 0 };
+    nb_ids         ids = { 0 };
+    size_t         n = (size_t)o->context;
+    nb_status      status = nb_file_read(&text, o->text, (size_t)1 << 30, err);
+    if (status == NB_OK) status = nb_tokenizer_encode(s->model->tokenizer, text.data, text.size, false, &ids, err);
+    size_t chunks = ids.count / n;
+    if (o->chunks && (size_t)o->chunks < chunks) chunks = (size_t)o->chunks;
+    if (status == NB_OK && chunks == 0)
+        status = nb_fail(err, NB_ERR_INPUT, "%s: %zu tokens are less than one chunk of %zu: lower --ctx-size", o->text, ids.count, n);
+    nb_meter_start(&e->meter, "perplexity");
+    for (size_t i = 0; i < chunks && status == NB_OK; i++) {
+        nb_prompt prompt;
+        status = nb_stop_status(err);
+        if (status == NB_OK) status = nb_prompt_from_ids(&prompt, ids.data + i * n, n, &s->model->config, err);
+        if (status != NB_OK) break;
+        for (size_t t = n / 2 + 1; t < n; t++) prompt.answer[t] = 1;
+        status = nb_divergence_add(out, e->reference.engine, s->engine, &prompt, err);
+        nb_prompt_free(&prompt);
+        nb_meter_update(&e->meter, i + 1, chunks, o->text);
+    }
+    nb_meter_finish(&e->meter);
+    nb_ids_free(&ids);
+    nb_buf_free(&text);
+    return status;
+}
+
+/* ---- benchmarks -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    evaluation       *e;
+    nb_session       *s;
+    nb_task          *task;
+    const char       *model;
+    nb_prompt_options prompt;
+    size_t            at_length;
+} questions;
+
+static bool keep_going(void *context, const char *text, size_t n)
+{
+    (void)context, (void)text, (void)n;
+    return !nb_stop_requested();
+}
+
+static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_options *generate, nb_error *err)
+{
+    questions        *q = context;
+    nb_chat           chat;
+    char              where[256];
+    nb_prompt_source  source = nb_model_source(q->s->model);
+    nb_prompt_options how = q->prompt;
+    NB_TRY(nb_stop_status(err));
+    NB_TRY(nb_task_chat(q->task, i, &chat, where, err));
+    how.where = where;
+    *generate = (nb_generate_options){ .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
+                                       .max_new_tokens = (int)q->e->opt->predict, .on_text = keep_going };
+    nb_status status = nb_prompt_build(out, &chat, &source, &how, err);
+    nb_chat_free(&chat);
+    return status;
+}
+
+static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error *err)
+{
+    questions *q = context;
+    NB_TRY(nb_stop_status(err));
+    NB_TRY(nb_task_answer(q->task, i, answer->text.data ? answer->text.data : "", err));
+    q->at_length += answer->finish == NB_FINISH_LENGTH;
+    nb_meter_update(&q->e->meter, i + 1, q->task->rows, q->task->name);
+    return NB_OK;
+}
+
+static nb_status log_rows(evaluation *e, const char *model, nb_task *t, nb_error *err)
+{
+    nb_buf line = { 0 };
+    for (size_t i = 0; i < t->rows; i++) {
+        const char *right;
+        NB_TRY(nb_task_right(t, i, &right, err));
+        nb_buf_clear(&line);
+        nb_emit out = nb_emit_start(&line, false);
+        nb_emit_open(&out, NULL, '{');
+        if (e->opt->models.count > 1) nb_emit_string(&out, "model", model);
+        nb_emit_string(&out, "task", t->name);
+        nb_emit_string(&out, "index", nb_tsv_index(t->table, i));
+        nb_emit_string(&out, "prediction", t->scores[i].prediction);
+        nb_emit_string(&out, "answer", right);
+        nb_emit_number(&out, "hit", t->scores[i].score);
+        nb_emit_bool(&out, "undecided", t->scores[i].undecided);
+        nb_emit_close(&out);
+        nb_buf_char(&line, '\n');
+        NB_TRY(nb_buf_status(&line, "a log line", err));
+        if (fwrite(line.data, 1, line.size, e->log) != line.size)
+            return nb_fail(err, NB_ERR_IO, "%s: cannot write", e->opt->log_samples);
+    }
+    nb_buf_free(&line);
+    return NB_OK;
+}
+
+static nb_status run_benchmark(evaluation *e, nb_session *s, const char *model, const char *spec, nb_eval_row *row, nb_error *err)
+{
+    const options *o = e->opt;
+    nb_task        task;
+    questions      q = { .e = e, .s = s, .task = &task, .model = model };
+    NB_TRY(nb_task_open(&task, spec, o->na_values == NA_PANDAS, (size_t)o->limit, err));
+    nb_status status = nb_media_prompt_options(&q.prompt, &o->media, NULL, err);
+    q.prompt.template_options.add_generation_prompt = true;
+    nb_meter_start(&e->meter, task.name);
+    if (status == NB_OK) status = nb_generate_many(s->engine, task.rows, (int)o->parallel, prompt_at, answer_at, &q, err);
+    nb_meter_finish(&e->meter);
+    if (status == NB_OK && q.at_length) nb_warn("%s: %zu answers were cut at %lld tokens", task.name, q.at_length, (long long)o->predict);
+    if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
+    if (status == NB_OK && e->log) status = log_rows(e, model, &task, err);
+    nb_task_close(&task);
+    return status;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------- */
+
+static nb_status open_session(nb_session *s, const options *o, const char *model, nb_error *err)
+{
+    nb_engine_flags engine = o->engine;
+    NB_TRY(nb_session_open(s, &o->compute, err));
+    NB_TRY(nb_session_model(s, model, 0, err));
+    return nb_session_engine(s, &engine, (size_t)o->parallel * 16384, (int)o->parallel, err);
+}
+
+static nb_status evaluate(evaluation *e, const char *model, nb_eval_row *row, nb_error *err)
+{
+    const options *o = e->opt;
+    nb_session     s = { 0 };
+    nb_status      status = open_session(&s, o, model, err);
+    if (status == NB_OK) status = nb_eval_row_open(row, model, s.model, err);
+    if (status == NB_OK && e->divergence) status = compare(e, &s, &row->chats, err);
+    if (status == NB_OK && o->text) status = measure_text(e, &s, &row->text, err);
+    for (int i = 0; i < e->benchmark_count && status == NB_OK; i++) status = run_benchmark(e, &s, model, e->benchmarks[i], row, err);
+    row->has_reference = o->ref != NULL;
+    nb_session_close(&s);
+    return status;
+}
+
+static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
+{
+    const options *o = e->opt;
+    nb_buf         out = { 0 };
+    if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, err));
+    for (int i = 0; i < o->models.count; i++) NB_TRY(evaluate(e, o->models.items[i], &rows[i], err));
+    nb_eval_settings settings = { .pixels = o->media.pixels ? "published" : o->media.min_pixels || o->media.max_pixels ? "flags" : "checkpoint",
+                                  .ref = o->ref, .data = o->data, .text = o->text };
+    nb_status status = nb_eval_report(&out, rows, (size_t)o->models.count, &settings, nb_json_wanted() ? NB_TABLE_JSON : (nb_table_format)o->output,
+                                      nb_json_wanted(), err);
+    if (status == NB_OK) status = nb_print(&out, err);
+    nb_buf_free(&out);
+    return status;
+}
+
+static nb_status open_log(evaluation *e, nb_error *err)
+{
+    const char *path = e->opt->log_samples;
+    if (!path) return NB_OK;
+    e->log = fopen(path, "wex");
+    if (!e->log) return nb_fail(err, NB_ERR_IO, "%s: cannot be made (nothing is overwritten): %m", path);
+    return NB_OK;
+}
+
+static nb_status run(nb_args *args, void *opaque, nb_error *err)
+{
+    const options *o = opaque;
+    evaluation     e = { .opt = o };
+    nb_eval_row   *rows;
+    (void)args;
+    NB_TRY(nb_alloc(&rows, (size_t)o->models.count, sizeof *rows, "results", err));
+    nb_status status = plan(&e, err);
+    if (status == NB_OK) status = open_log(&e, err);
+    if (status == NB_OK) status = evaluate_all(&e, rows, err);
+    if (e.log && fclose(e.log) != 0 && status == NB_OK) status = nb_fail(err, NB_ERR_IO, "%s: cannot write: %m", o->log_samples);
+    if (status != NB_OK && e.log) remove(o->log_samples);
+    for (int i = 0; i < o->models.count; i++) nb_eval_row_free(&rows[i]);
+    for (int i = 0; i < e.word_count; i++) free(e.words[i]);
+    free(e.words);
+    free(e.benchmarks);
+    free(rows);
+    nb_session_close(&e.reference);
+    return status;
+}
+
+const nb_command nb_command_eval = {
+    .name = "eval",
+    .summary = "measure what quantization did: divergence from the original, perplexity, benchmarks",
+    .usage = "MODEL... [--ref BASE --data FILE] [--tasks NAME:FILE.tsv] [flags]",
+    .about = "With --ref and --data every model runs beside the original on the same conversations, token by token: mean KL divergence and its "
+             "percentiles, agreement of the likeliest token, perplexity; over all tokens and over answers, and apart for conversations with "
+             "and without pictures. Conversations that calibration never saw are the honest ones.\n\n"
+             "Benchmarks are VLMEvalKit's tables with their published prompts, greedy answers, and scoring without a judge model: MMMU and MMBench "
+             "(circular) by option, DocVQA by ANLS; MathVista's score by rules is not comparable with judged ones and is labelled.",
+    .examples = "  nibble eval my-awq my-gptq --ref original --data holdout.jsonl\n"
+                "  nibble eval MODEL --tasks DocVQA_VAL:DocVQA_VAL.tsv --pixels published --log-samples answers.jsonl\n"
+                "  nibble eval MODEL --text wiki.test.raw -c 512\n",
+    .blocks = blocks,
+    .options_size = sizeof(options),
+    .run = run,
+};

@@ -1,0 +1,39 @@
+/* report.h - the results of an evaluation: one row a model, as a table for people and with everything for machines. */
+#ifndef NB_EVAL_REPORT_H
+#define NB_EVAL_REPORT_H
+
+#include "tools/cli/table.h"
+#include "tools/eval/divergence.h"
+#include "tools/eval/task.h"
+
+typedef struct {
+    char            name[64];
+    nb_task_summary summary;
+} nb_eval_task;
+
+typedef struct {
+    const char   *model;
+    char          form[32];       /* "bf16", "awq int4 g128" */
+    uint64_t      tensor_bytes;   /* of the checkpoint */
+    bool          has_reference;
+    nb_divergence chats, text;
+    nb_eval_task *tasks;
+    size_t        task_count, task_capacity;
+} nb_eval_row;
+
+nb_status nb_eval_row_open(nb_eval_row *row, const char *name, const nb_model *model, nb_error *err);
+nb_status nb_eval_row_add_task(nb_eval_row *row, nb_task *task, nb_error *err);
+void      nb_eval_row_free(nb_eval_row *row);
+
+typedef struct {
+    const char *pixels, *ref, *data, *text;
+} nb_eval_settings;
+
+/* json: the full report as one object; otherwise the tables in `format`. */
+nb_status nb_eval_report(nb_buf *out, const nb_eval_row *rows, size_t count, const nb_eval_settings *settings, nb_table_format format,
+                         bool json, nb_error *err);
+
+/* "bf16", "f16", "awq int4 g128 asym", ...: what a model's decoder is made of. */
+void nb_model_form(char out[32], const nb_config *config);
+
+#endif

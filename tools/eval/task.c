@@ -1,0 +1,243 @@
+/* task.c - rows to prompts and answers to scores (see task.h); task_summary.c adds them up. */
+#include "tools/eval/task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "tools/eval/literal.h"
+#include "tools/eval/score.h"
+
+static const char *const short_answer = "\nPlease try to answer the question with short words or phrases if possible.";
+
+/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+
+static bool kind_of(const char *name, nb_task_kind *out)
+{
+    static const char *const names[] = { "mmmu", "docvqa", "mmbench", "mathvista" };
+    for (size_t i = 0; i < NB_COUNT(names); i++)
+        if (strcasestr(name, names[i])) {
+            *out = (nb_task_kind)i;
+            return true;
+        }
+    return false;
+}
+
+static nb_status check_columns(const nb_task *t, const char *path, nb_error *err)
+{
+    static const char *const all[] = { "image", "question", "answer", NULL };
+    static const char *const options[] = { "A", "B", NULL };
+    static const char *const math[] = { "question_type", "answer_type", "choices", "answer_option", NULL };
+    const char *const       *lists[] = { all, t->kind == NB_TASK_MATHVISTA ? math : t->kind == NB_TASK_MMBENCH ? options : all };
+    for (size_t l = 0; l < NB_COUNT(lists); l++)
+        for (const char *const *c = lists[l]; *c; c++)
+            if (nb_tsv_column(t->table, *c) < 0)
+                return nb_fail(err, NB_ERR_INPUT, "%s: the table has no column '%s', which %s needs", path, *c, t->name);
+    return NB_OK;
+}
+
+nb_status nb_task_open(nb_task *t, const char *spec, bool missing_as_pandas, size_t limit, nb_error *err)
+{
+    memset(t, 0, sizeof *t);
+    const char *colon = strchr(spec, ':');
+    if (!colon || colon == spec || !colon[1])
+        return nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' is neither kl, ppl, agree nor NAME:FILE.tsv", spec);
+    snprintf(t->name, sizeof t->name, "%.*s", (int)(colon - spec), spec);
+    if (!kind_of(t->name, &t->kind))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' does not say which rules to use: its name must contain mmmu, docvqa, mmbench or mathvista",
+                       t->name);
+    nb_status status = nb_tsv_open(&t->table, colon + 1, missing_as_pandas, err);
+    if (status == NB_OK) status = check_columns(t, colon + 1, err);
+    if (status == NB_OK) {
+        t->rows = nb_tsv_rows(t->table);
+        if (limit && limit < t->rows) t->rows = limit;
+        status = nb_alloc(&t->scores, t->rows, sizeof *t->scores, "row scores", err);
+    }
+    if (status != NB_OK) nb_task_close(t);
+    return status;
+}
+
+void nb_task_close(nb_task *t)
+{
+    for (size_t i = 0; t->scores && i < t->rows; i++) free(t->scores[i].prediction);
+    free(t->scores);
+    nb_tsv_close(t->table);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---- prompts ----------------------------------------------------------------------------------------------------------- */
+
+static const char *field(const nb_task *t, const char *name)
+{
+    const char *v = nb_tsv_get(t->table, name);
+    return v ? v : "";
+}
+
+static bool has_chinese(const char *s)
+{
+    for (const unsigned char *c = (const unsigned char *)s; *c; c++) /* U+4E00..U+9FFF is E4 B8 80 .. E9 BF BF */
+        if (c[0] >= 0xe4 && c[0] <= 0xe9 && (c[0] > 0xe4 || c[1] >= 0xb8) && c[1]) return true;
+    return false;
+}
+
+/* Hint, question, options: the block that MMMU and MMBench share.  True when there was an option. */
+static bool choice_block(const nb_task *t, nb_buf *out)
+{
+    bool any = false;
+    if (*field(t, "hint")) nb_buf_printf(out, "Hint: %s\n", field(t, "hint"));
+    nb_buf_printf(out, "Question: %s\n", field(t, "question"));
+    for (char letter[2] = "A"; *letter <= 'Z'; letter[0]++) {
+        if (!*field(t, letter)) continue;
+        if (!any) nb_buf_str(out, "Options:\n");
+        any = true;
+        nb_buf_printf(out, "%s. %s\n", letter, field(t, letter));
+    }
+    return any;
+}
+
+static void question(const nb_task *t, nb_buf *out)
+{
+    if (t->kind == NB_TASK_DOCVQA || t->kind == NB_TASK_MATHVISTA) {
+        nb_buf_str(out, field(t, "question"));
+        nb_buf_str(out, short_answer);
+        return;
+    }
+    bool options = choice_block(t, out);
+    if (t->kind == NB_TASK_MMBENCH) {
+        bool chinese = out->data && has_chinese(out->data);
+        nb_buf_str(out, chinese ? "\xe8\xaf\xb7\xe7\x9b\xb4\xe6\x8e\xa5\xe5\x9b\x9e\xe7\xad\x94\xe9\x80\x89\xe9\xa1\xb9\xe5\xad\x97"
+                                  "\xe6\xaf\x8d\xe3\x80\x82" /* 请直接回答选项字母。 */
+                                : "Please select the correct answer from the options above.");
+        return;
+    }
+    if (options) nb_buf_str(out, "Please select the correct answer from the options above.");
+    while (out->size && strchr(" \t\r\n", out->data[out->size - 1])) out->data[--out->size] = 0;
+}
+
+/* The image cell of row i: base64, a list of base64, or (64 characters at most) the index of the row that holds it. */
+static nb_status image_cell(nb_task *t, size_t i, nb_list *out, nb_error *err)
+{
+    for (int hops = 0;; hops++) {
+        NB_TRY(nb_tsv_row(t->table, i, err));
+        const char *cell = field(t, "image");
+        if (strlen(cell) > 64 || !*cell || *cell == '[') return nb_list_parse(out, cell, err);
+        size_t other = nb_tsv_find(t->table, cell);
+        if (other == SIZE_MAX || other == i || hops == 4)
+            return nb_fail(err, NB_ERR_INPUT, "the image cell '%s' is not the index of a row that holds a picture", cell);
+        i = other;
+    }
+}
+
+static nb_status add_pictures(nb_task *t, size_t i, nb_message *m, nb_error *err)
+{
+    nb_list pictures;
+    nb_buf  url = { 0 };
+    NB_TRY(image_cell(t, i, &pictures, err));
+    nb_status status = NB_OK;
+    if (pictures.count == 0 || !*pictures.items[0]) status = nb_fail(err, NB_ERR_INPUT, "the image cell is empty");
+    for (size_t p = 0; p < pictures.count && status == NB_OK; p++) {
+        nb_buf_clear(&url);
+        nb_buf_printf(&url, "data:image;base64,%s", pictures.items[p]);
+        nb_part part = { .kind = NB_PART_IMAGE, .text = url.data };
+        status = nb_buf_status(&url, "a picture", err);
+        if (status == NB_OK) status = nb_chat_add_part(m, &part, err);
+    }
+    nb_buf_free(&url);
+    nb_list_free(&pictures);
+    return status;
+}
+
+static nb_status build_chat(nb_task *t, size_t i, nb_chat *out, nb_error *err)
+{
+    nb_message *m;
+    nb_buf      text = { 0 };
+    NB_TRY(nb_chat_add_message(out, "user", &m, err));
+    NB_TRY(add_pictures(t, i, m, err));
+    NB_TRY(nb_tsv_row(t->table, i, err));
+    question(t, &text);
+    nb_status status = nb_buf_status(&text, "a question", err);
+    if (status == NB_OK) status = nb_chat_add_part(m, &(nb_part){ .kind = NB_PART_TEXT, .text = text.data }, err);
+    nb_buf_free(&text);
+    return status;
+}
+
+nb_status nb_task_chat(nb_task *t, size_t i, nb_chat *out, char where[256], nb_error *err)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(where, 256, "%s: row %s at line %zu", t->name, nb_tsv_index(t->table, i), nb_tsv_line(t->table, i));
+    nb_status status = build_chat(t, i, out, err);
+    if (status != NB_OK) {
+        nb_error_within(err, "%s", where);
+        nb_chat_free(out);
+    }
+    return status;
+}
+
+/* ---- scores ------------------------------------------------------------------------------------------------------------ */
+
+static nb_status score_choice(nb_task *t, nb_row_score *s)
+{
+    const char *options[26] = { NULL };
+    char        names[26][2], right = *field(t, "answer");
+    for (int i = 0; i < 26; i++) {
+        names[i][0] = (char)('A' + i);
+        names[i][1] = 0;
+        options[i] = nb_tsv_get(t->table, names[i]);
+    }
+    if (t->kind == NB_TASK_MMMU && !*field(t, "A")) { /* an open question becomes a choice between its answer and the rest */
+        options[0] = field(t, "answer");
+        options[1] = "Other Answers";
+        right = 'A';
+    }
+    char got = nb_score_option(s->prediction, options);
+    s->undecided = got == 0;
+    s->score = got != 0 && got == right;
+    return NB_OK;
+}
+
+static nb_status score_docvqa(nb_task *t, nb_row_score *s, nb_error *err)
+{
+    nb_list accepted;
+    NB_TRY(nb_list_parse(&accepted, field(t, "answer"), err));
+    nb_status status = nb_score_anls(&s->score, s->prediction, &accepted, err);
+    nb_list_free(&accepted);
+    return status;
+}
+
+static nb_status score_math(nb_task *t, nb_row_score *s, nb_error *err)
+{
+    nb_list     choices = { 0 };
+    const char *options[26] = { NULL };
+    bool        choice = !strcmp(field(t, "question_type"), "multi_choice");
+    if (choice) NB_TRY(nb_list_parse(&choices, field(t, "choices"), err));
+    for (size_t i = 0; i < choices.count && i < 26; i++) options[i] = choices.items[i];
+    nb_math_type type = choice ? NB_MATH_CHOICE
+                        : !strcmp(field(t, "answer_type"), "integer") ? NB_MATH_INTEGER
+                        : !strcmp(field(t, "answer_type"), "float")   ? NB_MATH_FLOAT : NB_MATH_TEXT;
+    nb_math_score m = nb_score_math(s->prediction, type, options, *field(t, "answer_option"), field(t, "answer"));
+    s->score = m.hit;
+    s->undecided = m.undecided;
+    s->prefetch = m.prefetch;
+    nb_list_free(&choices);
+    return NB_OK;
+}
+
+nb_status nb_task_answer(nb_task *t, size_t i, const char *prediction, nb_error *err)
+{
+    nb_row_score *s = &t->scores[i];
+    free(s->prediction);
+    *s = (nb_row_score){ .prediction = nb_strdup(prediction) };
+    if (!s->prediction) return nb_fail(err, NB_ERR_MEMORY, "no memory for an answer");
+    NB_TRY(nb_tsv_row(t->table, i, err));
+    if (t->kind == NB_TASK_DOCVQA) return score_docvqa(t, s, err);
+    if (t->kind == NB_TASK_MATHVISTA) return score_math(t, s, err);
+    return score_choice(t, s);
+}
+
+nb_status nb_task_right(nb_task *t, size_t i, const char **out, nb_error *err)
+{
+    NB_TRY(nb_tsv_row(t->table, i, err));
+    *out = field(t, "answer");
+    return NB_OK;
+}

@@ -1,0 +1,56 @@
+/* task.h - one benchmark: a table, the published prompt of each row, and the published scoring.
+ *
+ * The benchmark is told by its name: a name that contains mmmu, docvqa, mmbench or mathvista (any case) has that one's
+ * prompts and rules.
+ */
+#ifndef NB_TASK_H
+#define NB_TASK_H
+
+#include "runtime/text/chat.h"
+#include "tools/eval/tsv.h"
+
+typedef enum { NB_TASK_MMMU, NB_TASK_DOCVQA, NB_TASK_MMBENCH, NB_TASK_MATHVISTA } nb_task_kind;
+
+/* What became of one row. */
+typedef struct {
+    char  *prediction; /* raw text */
+    double score;      /* 0 or 1; ANLS is in between */
+    bool   undecided;  /* the rules found no answer in the text: counted as wrong */
+    bool   prefetch;   /* MathVista: decided without the rules that replace a judge */
+} nb_row_score;
+
+typedef struct {
+    char          name[64];
+    nb_task_kind  kind;
+    nb_tsv       *table;
+    nb_row_score *scores; /* [rows] */
+    size_t        rows;   /* looked at: all, or the limit */
+} nb_task;
+
+/* spec: NAME:FILE.tsv.  limit 0: all rows.  Columns that the benchmark needs must be there. */
+nb_status nb_task_open(nb_task *out, const char *spec, bool missing_as_pandas, size_t limit, nb_error *err);
+void      nb_task_close(nb_task *t);
+
+/* The chat of row i: pictures first, then the text.  where: "FILE line N". */
+nb_status nb_task_chat(nb_task *t, size_t i, nb_chat *out, char where[256], nb_error *err);
+/* Score an answer to row i (copied). */
+nb_status nb_task_answer(nb_task *t, size_t i, const char *prediction, nb_error *err);
+/* The row's right answer as the table has it. */
+nb_status nb_task_right(nb_task *t, size_t i, const char **out, nb_error *err);
+
+typedef struct {
+    char   label[96];
+    double value; /* percent */
+    size_t items;
+} nb_task_part;
+typedef struct {
+    const char   *metric;      /* "circular accuracy", "ANLS", ... */
+    double        value, error; /* percent and its standard error */
+    size_t        items, undecided;
+    nb_task_part *parts;       /* vanilla scores, splits, categories */
+    size_t        part_count, part_capacity;
+} nb_task_summary;
+nb_status nb_task_summarize(nb_task_summary *out, nb_task *t, nb_error *err);
+void      nb_task_summary_free(nb_task_summary *s);
+
+#endif

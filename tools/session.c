@@ -1,0 +1,158 @@
+/* session.c - opening what a command needs, in one order, with one way to close it. */
+#include <string.h>
+
+#include "tools/cli/output.h"
+#include "tools/session.h"
+
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum { KV_AUTO, KV_F32, KV_BF16 };
+enum { PIXELS_CHECKPOINT, PIXELS_PUBLISHED };
+
+const nb_arg nb_compute_args[NB_COMPUTE_ARGS] = {
+    {.name = "threads", .brief = "t", .type = NB_ARG_INT, .at = offsetof(nb_compute_flags, threads), .min = 0, .max = 1024,
+     .text = "0", .shown = "one per CPU", .group = "Machine", .transient = true,
+     .help = "threads to compute with; results do not depend on it"},
+    {.name = "device", .type = NB_ARG_CHOICE, .at = offsetof(nb_compute_flags, device), .choices = "auto|cpu|cuda", .text = "auto",
+     .group = "Machine", .advanced = true, .transient = true, .help = "where to compute"},
+};
+
+const nb_arg nb_engine_args[NB_ENGINE_ARGS] = {
+    {.name = "kv-cache-dtype", .aliases = "cache-type", .type = NB_ARG_CHOICE, .at = offsetof(nb_engine_flags, kv_cache_dtype),
+     .choices = "auto|f32|bf16", .text = "auto", .group = "Machine", .advanced = true,
+     .help = "element type of keys and values kept; auto is f32 for an f32 checkpoint, else bf16"},
+    {.name = "prefill-chunk", .brief = "ub", .aliases = "ubatch-size", .type = NB_ARG_INT, .at = offsetof(nb_engine_flags, chunk),
+     .min = 1, .max = 65536, .text = "512", .group = "Machine", .advanced = true,
+     .help = "prompt tokens computed in one step"},
+};
+
+const nb_arg nb_media_args[NB_MEDIA_ARGS] = {
+    {.name = "min-pixels", .type = NB_ARG_INT, .at = offsetof(nb_media_flags, min_pixels), .min = 1, .max = 1e9,
+     .shown = "the checkpoint's", .group = "Pictures", .help = "pictures with fewer pixels are enlarged; 784 make one token"},
+    {.name = "max-pixels", .type = NB_ARG_INT, .at = offsetof(nb_media_flags, max_pixels), .min = 1, .max = 1e9,
+     .shown = "the checkpoint's", .group = "Pictures", .help = "pictures with more pixels are shrunk; 1280*28*28 is 1280 tokens"},
+    {.name = "pixels", .type = NB_ARG_CHOICE, .at = offsetof(nb_media_flags, pixels), .choices = "checkpoint|published",
+     .text = "checkpoint", .group = "Pictures", .advanced = true,
+     .help = "both limits at once; published is the setting of the published scores, 1280*784 to 16384*784"},
+    {.name = "image-root", .aliases = "media-dir,image-folder", .type = NB_ARG_STRING, .at = offsetof(nb_media_flags, image_root),
+     .metavar = "DIR", .shown = "the folder of the data file, else the working directory", .group = "Pictures", .advanced = true,
+     .help = "folder that relative picture paths start from"},
+    {.name = "offline", .type = NB_ARG_BOOL, .at = offsetof(nb_media_flags, offline), .text = "false", .group = "Pictures",
+     .advanced = true, .help = "refuse http(s) pictures instead of fetching them"},
+};
+
+const nb_arg nb_sampling_args[NB_SAMPLING_ARGS] = {
+    {.name = "predict", .brief = "n", .aliases = "n-predict,max-tokens,max-new-tokens", .type = NB_ARG_INT,
+     .at = offsetof(nb_sampling_flags, predict), .min = 1, .max = 1e6, .text = "2048", .group = "Generation",
+     .help = "tokens of an answer at most"},
+    {.name = "temp", .aliases = "temperature", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, temp), .min = 0, .max = 100,
+     .shown = "the checkpoint's", .group = "Generation", .help = "temperature; 0 always takes the likeliest token"},
+    {.name = "top-p", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, top_p), .min = 1e-6, .max = 1,
+     .shown = "the checkpoint's", .group = "Generation", .help = "draw from the likeliest tokens that reach this probability; 1 is off"},
+    {.name = "top-k", .type = NB_ARG_INT, .at = offsetof(nb_sampling_flags, top_k), .min = 0, .max = 1e6,
+     .shown = "the checkpoint's", .group = "Generation", .help = "draw from the K likeliest tokens; 0 is off"},
+    {.name = "repeat-penalty", .aliases = "repetition-penalty", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, repeat_penalty),
+     .min = 0.01, .max = 100, .shown = "the checkpoint's", .group = "Generation", .advanced = true,
+     .help = "above 1 makes tokens that were seen less likely"},
+    {.name = "seed", .type = NB_ARG_INT, .at = offsetof(nb_sampling_flags, seed), .min = 0, .max = 9e18, .text = "0",
+     .group = "Generation", .help = "of the draws: the same seed gives the same answer"},
+    {.name = "stop", .type = NB_ARG_STRINGS, .at = offsetof(nb_sampling_flags, stop), .group = "Generation", .advanced = true,
+     .help = "text that ends the answer and is not part of it"},
+    {.name = "ignore-eos", .type = NB_ARG_BOOL, .at = offsetof(nb_sampling_flags, ignore_eos), .text = "false", .group = "Generation",
+     .advanced = true, .help = "go on after the end token, up to -n"},
+};
+
+void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args, const nb_generation_config *checkpoint)
+{
+    memset(out, 0, sizeof *out);
+    out->sampling = nb_sampling_default(checkpoint);
+    out->sampling.seed = (uint64_t)flags->seed;
+    if (nb_args_given(args, "temp")) {
+        out->sampling.greedy = flags->temp == 0;
+        out->sampling.temperature = flags->temp > 0 ? flags->temp : 1;
+    }
+    if (nb_args_given(args, "top-p")) out->sampling.top_p = flags->top_p;
+    if (nb_args_given(args, "top-k")) out->sampling.top_k = (int)flags->top_k;
+    if (nb_args_given(args, "repeat-penalty")) out->sampling.repetition_penalty = flags->repeat_penalty;
+    out->max_new_tokens = (int)flags->predict;
+    out->ignore_eos = flags->ignore_eos;
+    out->stop = flags->stop.items;
+    out->stop_count = flags->stop.count;
+}
+
+const char *nb_finish_name(nb_finish f)
+{
+    return f == NB_FINISH_STOP ? "stop" : f == NB_FINISH_LENGTH ? "length" : "cancelled";
+}
+
+void nb_emit_answer(nb_emit *e, const nb_answer *a)
+{
+    nb_emit_bytes(e, "text", a->text.data ? a->text.data : "", a->text.size);
+    nb_emit_string(e, "finish_reason", nb_finish_name(a->finish));
+    nb_emit_int(e, "prompt_tokens", (int64_t)a->prompt_tokens);
+    nb_emit_int(e, "completion_tokens", (int64_t)a->ids.count);
+    nb_emit_number(e, "prompt_ms", a->prefill_s * 1000);
+    nb_emit_number(e, "predicted_ms", a->decode_s * 1000);
+}
+
+nb_status nb_media_limits(nb_pixel_limits *out, const nb_media_flags *flags, nb_error *err)
+{
+    bool published = flags->pixels == PIXELS_PUBLISHED;
+    *out = (nb_pixel_limits){0};
+    out->min_pixels = flags->min_pixels ? flags->min_pixels : published ? 1280 * 784 : 0;
+    out->max_pixels = flags->max_pixels ? flags->max_pixels : published ? 16384 * 784 : 0;
+    if (out->min_pixels && out->max_pixels && out->min_pixels > out->max_pixels)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--min-pixels %lld is more than --max-pixels %lld", (long long)out->min_pixels,
+                       (long long)out->max_pixels);
+    return NB_OK;
+}
+
+nb_status nb_media_prompt_options(nb_prompt_options *out, const nb_media_flags *flags, const char *folder, nb_error *err)
+{
+    memset(out, 0, sizeof *out);
+    out->media.root = flags->image_root ? flags->image_root : folder;
+    out->media.offline = flags->offline;
+    return nb_media_limits(&out->limits, flags, err);
+}
+
+nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error *err)
+{
+    nb_isa isa;
+    memset(s, 0, sizeof *s);
+    if (flags->device == DEVICE_CUDA)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "--device cuda: this build of nibble has no GPU backend; use --device cpu");
+    NB_TRY(nb_isa_from_environment(&isa, err));
+    NB_TRY(nb_pool_new(&s->pool, (int)flags->threads, err));
+    nb_ops_init(&s->ops, isa, s->pool);
+    nb_detail("computing with %s on %d threads", s->ops.name, nb_pool_threads(s->pool));
+    return NB_OK;
+}
+
+nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags, nb_error *err)
+{
+    double start = nb_seconds();
+    NB_TRY(nb_model_open(&s->model, directory, &s->ops, flags, err));
+    s->open_s = nb_seconds() - start;
+    char bytes[32], took[32];
+    nb_human_bytes(bytes, (double)s->model->weight_bytes);
+    nb_human_time(took, s->open_s);
+    nb_warn_lines(s->model->notes.data, "");
+    nb_detail("%s: %s of weights in memory after %s", directory, bytes, took);
+    return NB_OK;
+}
+
+nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err)
+{
+    nb_dtype kv = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32) ? NB_F32
+                                                                                                                        : NB_BF16;
+    nb_engine_options options = {.max_tokens = max_tokens, .chunk = (size_t)flags->chunk, .max_sequences = max_sequences,
+                                 .kv_type = kv};
+    return nb_engine_new(&s->engine, s->model, &options, err);
+}
+
+void nb_session_close(nb_session *s)
+{
+    nb_engine_free(s->engine);
+    nb_model_close(s->model);
+    nb_pool_free(s->pool);
+    memset(s, 0, sizeof *s);
+}

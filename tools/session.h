@@ -1,0 +1,76 @@
+/* session.h - what commands that run a model share: the flags, and one object that opens pool, operations, model and engine
+ * in this order and closes them in the opposite one. */
+#ifndef NB_SESSION_H
+#define NB_SESSION_H
+
+#include "runtime/engine/generate.h"
+#include "tools/cli/args.h"
+#include "tools/cli/output.h"
+
+/* -t/--threads, --device */
+typedef struct {
+    int64_t threads; /* 0: one per CPU */
+    int     device;  /* auto, cpu, cuda */
+} nb_compute_flags;
+enum { NB_COMPUTE_ARGS = 2 };
+extern const nb_arg nb_compute_args[NB_COMPUTE_ARGS];
+
+/* --kv-cache-dtype auto|f32|bf16 (auto: bf16), --prefill-chunk */
+typedef struct {
+    int     kv_cache_dtype;
+    int64_t chunk;
+} nb_engine_flags;
+enum { NB_ENGINE_ARGS = 2 };
+extern const nb_arg nb_engine_args[NB_ENGINE_ARGS];
+
+/* --min-pixels, --max-pixels, --pixels published, --image-root, --offline */
+typedef struct {
+    int64_t     min_pixels, max_pixels;
+    int         pixels; /* checkpoint, published */
+    const char *image_root;
+    bool        offline;
+} nb_media_flags;
+enum { NB_MEDIA_ARGS = 5 };
+extern const nb_arg nb_media_args[NB_MEDIA_ARGS];
+
+/* The limits that the flags ask for: explicit numbers, else the published setting, else zeros (the checkpoint's own).  A minimum
+ * above the maximum is refused. */
+nb_status nb_media_limits(nb_pixel_limits *out, const nb_media_flags *flags, nb_error *err);
+/* Options for nb_prompt_build: limits and media; folder is where relative references start unless --image-root says otherwise
+ * (NULL: the working directory).  It must outlive the options. */
+nb_status nb_media_prompt_options(nb_prompt_options *out, const nb_media_flags *flags, const char *folder, nb_error *err);
+
+/* --temp, --top-p, --top-k, --repeat-penalty, -n, --seed, --stop, --ignore-eos */
+typedef struct {
+    double     temp, top_p, repeat_penalty;
+    int64_t    top_k, predict, seed;
+    nb_strings stop;
+    bool       ignore_eos;
+} nb_sampling_flags;
+enum { NB_SAMPLING_ARGS = 8 };
+extern const nb_arg nb_sampling_args[NB_SAMPLING_ARGS];
+
+/* What the flags ask for, on top of the checkpoint's generation_config.json.  --temp decides between greedy (0) and drawing;
+ * without it the checkpoint does.  out->on_text and its context stay NULL; out->stop points into the flags. */
+void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args, const nb_generation_config *checkpoint);
+const char *nb_finish_name(nb_finish f); /* "stop", "length", "cancelled" */
+/* text, finish_reason, prompt_tokens, completion_tokens, prompt_ms, predicted_ms into an open object. */
+void        nb_emit_answer(nb_emit *e, const nb_answer *a);
+
+typedef struct {
+    nb_pool   *pool;
+    nb_ops     ops;
+    nb_model  *model;  /* NULL until nb_session_model */
+    nb_engine *engine; /* NULL until nb_session_engine */
+    double     open_s; /* time to open the model */
+} nb_session;
+
+/* Pool and operation table (NIBBLE_ISA lowers the level).  device cuda is refused in a build without the GPU backend. */
+nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error *err);
+/* Open a checkpoint directory; its notes are printed as warnings.  flags: nb_model_open's. */
+nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags, nb_error *err);
+/* max_tokens, max_sequences: 0 for the engine's own. */
+nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);
+void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */
+
+#endif
