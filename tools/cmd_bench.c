@@ -176,7 +176,8 @@ static void fill_row(nb_table *t, const options *o, const nb_session *s, const c
 static nb_status bench_model(nb_table *t, const options *o, const test_list *l, const char *path, nb_meter *meter, size_t *done, nb_error *err)
 {
     nb_session s = { 0 };
-    nb_status  status = nb_session_open(&s, &o->compute, err);
+    nb_peak_memory_reset();
+    nb_status status = nb_session_open(&s, &o->compute, err);
     if (status == NB_OK) status = nb_session_model(&s, path, 0, err);
     if (status == NB_OK) status = nb_session_engine(&s, &o->engine, l->longest, 1, err);
     for (size_t i = 0; i < l->count && status == NB_OK; i++) {
@@ -224,7 +225,7 @@ const nb_command nb_command_bench = {
     .usage = "MODEL... [-p N] [-n N] [-pg P,N] [-d D] [flags]",
     .about = "Times prompt processing (ppN) and generation (tgN) with made-up tokens, after one untimed run, and prints mean and standard deviation "
              "in tokens a second, in the form and with the field names of llama-bench. Peak memory is the largest resident size of the process "
-             "so far, so give one model a run to compare it.",
+             "since the model was opened.",
     .examples = "  nibble bench MODEL\n"
                 "  nibble bench MODEL -p 512,2048 -n 64 -d 0,4096 -r 3 -o csv\n"
                 "  nibble bench MODEL -pg 1024,128 --json\n",

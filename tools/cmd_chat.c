@@ -28,10 +28,11 @@ typedef struct {
 static const nb_arg chat_args[] = {
     {.name = "model", .type = NB_ARG_STRING, .at = offsetof(options, model), .positional = true, .required = true,
      .metavar = "MODEL", .help = "checkpoint directory"},
-    {.name = "system", .type = NB_ARG_STRING, .at = offsetof(options, system), .metavar = "TEXT", .group = "Conversation",
-     .shown = "the chat template's", .help = "system message"},
-    {.name = "ctx-size", .brief = "c", .aliases = "max-model-len", .type = NB_ARG_INT, .at = offsetof(options, context), .min = 0, .max = 1e8,
-     .text = "0", .shown = "32768", .group = "Conversation", .advanced = true, .help = "tokens that the conversation may have"},
+    {.name = "system", .type = NB_ARG_STRING, .at = offsetof(options, system), .metavar = "TEXT",
+     .group = "Conversation", .shown = "the chat template's", .help = "system message"},
+    {.name = "ctx-size", .brief = "c", .aliases = "max-model-len", .type = NB_ARG_INT, .at = offsetof(options, context),
+     .min = 0, .max = 1e8, .text = "0", .shown = "32768", .group = "Conversation", .advanced = true,
+     .help = "tokens that the conversation may have"},
 };
 
 static const nb_arg_block blocks[] = {
@@ -195,9 +196,10 @@ static void show_stats(const talk *t)
 {
     char kv[32];
     nb_human_bytes(kv, (double)nb_engine_kv_bytes(t->session.engine));
-    nb_note("last answer: %zu prompt tokens in %.2f s, %zu tokens in %.2f s after the first (%.1f tokens/s); keys and values %s",
-            t->prompt_tokens, t->prefill_s, t->tokens, t->decode_s,
-            t->decode_s > 0 && t->tokens > 1 ? (double)(t->tokens - 1) / t->decode_s : 0.0, kv);
+    nb_note(
+        "last answer: %zu prompt tokens in %.2f s, %zu tokens in %.2f s after the first (%.1f tokens/s); keys and values %s",
+        t->prompt_tokens, t->prefill_s, t->tokens, t->decode_s,
+        t->decode_s > 0 && t->tokens > 1 ? (double)(t->tokens - 1) / t->decode_s : 0.0, kv);
 }
 
 /* Does line begin with this command?  Its argument starts at *rest. */
@@ -222,15 +224,17 @@ static nb_status command(talk *t, const char *line, bool *quit, nb_error *err)
         return start_over(t, err);
     }
     if (is(line, "/help", &rest)) {
-        nb_note("/image PATH adds a picture to the next message; /system TEXT sets the system message and begins anew; /reset begins anew; "
-                "/stats tells the speed of the last answer; /quit (or end of input) ends; a message that begins with '/' is written with '//'");
+        nb_note("/image PATH adds a picture to the next message; /system TEXT sets the system message and begins anew; "
+                "/reset begins anew; /stats tells the speed of the last answer; /quit (or end of input) ends; "
+                "a message that begins with '/' is written with '//'");
         return NB_OK;
     }
     static const char *const names[] = {"/quit", "/exit", "/image", "/system", "/stats", "/reset", "/help"};
     char word[32];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(line, " "), line);
     const char *near = nb_nearest(word, names, NB_COUNT(names));
-    return nb_fail(err, NB_ERR_ARGUMENT, "unknown command '%s'; %s%s", word, near ? "did you mean " : "/help lists the commands", near ? near : "");
+    return nb_fail(err, NB_ERR_ARGUMENT, "unknown command '%s'; %s%s", word,
+                   near ? "did you mean " : "/help lists the commands", near ? near : "");
 }
 
 /* ---- the loop ---------------------------------------------------------------------------------------------------- */
@@ -294,9 +298,10 @@ const nb_command nb_command_chat = {
     .name = "chat",
     .summary = "talk with a checkpoint on the terminal, pictures included",
     .usage = "MODEL [flags]",
-    .about = "Reads a message a line and streams the answers. Lines that begin with '/' are commands: /image PATH adds a picture to the next "
-             "message, /system TEXT sets the system message, /reset begins anew, /stats tells the speed, /help lists them, /quit ends. "
-             "Input may come from a pipe; then only answers are printed and the first error ends it.",
+    .about = "Reads a message a line and streams the answers. Lines that begin with '/' are commands: /image PATH adds "
+             "a picture to the next message, /system TEXT sets the system message, /reset begins anew, /stats tells "
+             "the speed, /help lists them, /quit ends. Input may come from a pipe; then only answers are printed and "
+             "the first error ends it.",
     .examples = "  nibble chat MODEL\n"
                 "  nibble chat MODEL --system \"Answer in one word.\" --temp 0\n"
                 "  printf '/image cat.png\\nWhat is this?\\nWhat colour is it?\\n' | nibble chat MODEL\n",

@@ -24,7 +24,9 @@ typedef struct {
 } options;
 
 static const nb_arg_block blocks[] = {
-    {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)}, {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)}, {NULL, 0, 0}};
+    {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)},
+    {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
+    {NULL, 0, 0}};
 
 typedef struct {
     char     cpu[128], kernel[160], isa_used[16], flags[160], disk[256];
@@ -171,9 +173,9 @@ static void describe_gpu(machine *m)
         snprintf(m->gpu_note, sizeof m->gpu_note, "no CUDA driver");
         return;
     }
-    symbol init = {dlsym(driver, "cuInit")}, count = {dlsym(driver, "cuDeviceGetCount")}, get = {dlsym(driver, "cuDeviceGet")},
-           name = {dlsym(driver, "cuDeviceGetName")}, memory = {dlsym(driver, "cuDeviceTotalMem_v2")},
-           version = {dlsym(driver, "cuDriverGetVersion")};
+    symbol init = {dlsym(driver, "cuInit")}, count = {dlsym(driver, "cuDeviceGetCount")},
+           get = {dlsym(driver, "cuDeviceGet")}, name = {dlsym(driver, "cuDeviceGetName")},
+           memory = {dlsym(driver, "cuDeviceTotalMem_v2")}, version = {dlsym(driver, "cuDriverGetVersion")};
     int    devices = 0, device = 0, number = 0;
     size_t bytes = 0;
     char   text[128] = "";
@@ -198,7 +200,8 @@ static void describe_gpu(machine *m)
 enum { TEST_ROWS = 3, TEST_N = 48, TEST_K = 256, TEST_GROUP = 64 };
 
 /* Multiply by one matrix with both tables; *error is |a - b| / |b|, infinite for anything that is not a number. */
-static nb_status compare_product(const nb_ops *best, const nb_ops *ref, const nb_weights *w, const float *x, double *error, nb_error *err)
+static nb_status compare_product(const nb_ops *best, const nb_ops *ref, const nb_weights *w, const float *x, double *error,
+                                 nb_error *err)
 {
     const nb_ops *tables[2] = {best, ref};
     float         result[2][TEST_ROWS * TEST_N];
@@ -240,10 +243,12 @@ static nb_status self_test(machine *m, const nb_session *s, nb_error *err)
     for (size_t i = 0; i < NB_COUNT(x); i++) x[i] = (float)NEXT() / 32768.0f - 1.0f;
     for (size_t i = 0; i < NB_COUNT(bf16); i++) bf16[i] = nb_f32_to_bf16((float)NEXT() / 32768.0f - 1.0f);
     for (size_t i = 0; i < NB_COUNT(codes); i++) codes[i] = (uint8_t)(NEXT() & 15);
-    for (size_t i = 0; i < NB_COUNT(scales); i++) scales[i] = 0.01f + (float)NEXT() / 6553600.0f, zeros[i] = (uint8_t)(NEXT() & 15);
+    for (size_t i = 0; i < NB_COUNT(scales); i++)
+        scales[i] = 0.01f + (float)NEXT() / 6553600.0f, zeros[i] = (uint8_t)(NEXT() & 15);
 #undef NEXT
     nb_weights floats = {.kind = NB_W_FLOAT, .n = TEST_N, .k = TEST_K, .dtype = NB_BF16, .data = bf16};
-    nb_weights ints = {.kind = NB_W_INT4, .n = TEST_N, .k = TEST_K, .group = TEST_GROUP, .codes = codes, .scales = scales, .zeros = zeros};
+    nb_weights ints = {
+        .kind = NB_W_INT4, .n = TEST_N, .k = TEST_K, .group = TEST_GROUP, .codes = codes, .scales = scales, .zeros = zeros};
     NB_TRY(compare_product(&s->ops, &ref, &floats, x, &m->self_test, err));
     NB_TRY(compare_product(&s->ops, &ref, &ints, x, &m->self_test, err));
     ints.kind = NB_W_INT8;
@@ -310,7 +315,8 @@ static void text_report(const machine *m, nb_buf *out)
     nb_human_bytes(rate, m->bandwidth);
     nb_human_bytes(gpu, (double)m->gpu_memory);
     nb_buf_printf(out, "nibble %s on %s\n", NIBBLE_VERSION, m->kernel);
-    nb_buf_printf(out, "  CPU            %s, %d CPUs, %d usable, computing with %d\n", m->cpu, m->cores, m->allowed, m->threads);
+    nb_buf_printf(out, "  CPU            %s, %d CPUs, %d usable, computing with %d\n", m->cpu, m->cores, m->allowed,
+                  m->threads);
     nb_buf_printf(out, "  instructions   %s; nibble uses %s\n", m->flags, m->isa_used);
     nb_buf_printf(out, "  memory         %s, %s available\n", total, available);
     nb_buf_printf(out, "  disk           %s free at %s\n", disk, m->disk);
@@ -385,8 +391,10 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
         status = nb_print(&out, err);
     }
     if (status == NB_OK && !(m.self_test <= TOLERANCE))
-        status = nb_fail(err, NB_ERR_DIFFERENT, "the self-test failed: products by %s differ from ref by %.1e; NIBBLE_ISA=ref avoids it, "
-                         "and please report it", m.isa_used, m.self_test);
+        status = nb_fail(err, NB_ERR_DIFFERENT,
+                         "the self-test failed: products by %s differ from ref by %.1e; NIBBLE_ISA=ref avoids it, "
+                         "and please report it",
+                         m.isa_used, m.self_test);
     nb_buf_free(&out);
     nb_buf_free(&m.libraries);
     nb_session_close(&s);
@@ -397,9 +405,9 @@ const nb_command nb_command_doctor = {
     .name = "doctor",
     .summary = "say what this machine offers and test that nibble computes correctly on it",
     .usage = "[flags]",
-    .about = "Prints the processor and its instruction sets, memory, disk, GPU driver and library versions, checks a small product against "
-             "the reference arithmetic, and measures how fast memory can be read, which bounds the speed of generation. NIBBLE_ISA=ref, "
-             "avx2 or avx512 chooses the instruction set of every command.",
+    .about = "Prints the processor and its instruction sets, memory, disk, GPU driver and library versions, checks a "
+             "small product against the reference arithmetic, and measures how fast memory can be read, which bounds "
+             "the speed of generation. NIBBLE_ISA=ref, avx2 or avx512 chooses the instruction set of every command.",
     .examples = "  nibble doctor\n"
                 "  nibble doctor --json            # for a bug report\n"
                 "  NIBBLE_ISA=avx2 nibble doctor   # test a lower level\n",

@@ -73,7 +73,8 @@ static part_kind part_of(const char *name)
 /* Weights that a tensor stands for: packed words hold 32 / bits of them, and scales, zeros and indices hold none. */
 static uint64_t params_of(const nb_entry *e, int bits)
 {
-    if (ends(e->name, ".qweight") || ends(e->name, ".weight_packed")) return bits > 0 ? e->tensor->count * (uint64_t)(32 / bits) : 0;
+    if (ends(e->name, ".qweight") || ends(e->name, ".weight_packed"))
+        return bits > 0 ? e->tensor->count * (uint64_t)(32 / bits) : 0;
     if (ends(e->name, ".qzeros") || ends(e->name, ".scales") || ends(e->name, ".g_idx") || ends(e->name, ".weight_scale") ||
         ends(e->name, ".weight_zero_point") || ends(e->name, ".weight_shape") || ends(e->name, ".weight_g_idx"))
         return 0;
@@ -139,10 +140,12 @@ static const struct {
     const char *name;
     bool        needed;
 } side_files[] = {
-    {"config.json", true}, {"generation_config.json", true}, {"preprocessor_config.json", true}, {"tokenizer_config.json", true},
-    {"tokenizer.json", true}, {"vocab.json", true}, {"merges.txt", true}, {"chat_template.json", false}, {"chat_template.jinja", false},
-    {"special_tokens_map.json", false}, {"added_tokens.json", false}, {"processor_config.json", false}, {"quantize_config.json", false},
-    {"quant_config.json", false}, {"adapter_config.json", false}, {"recipe.json", false}, {"report.json", false},
+    {"config.json", true},            {"generation_config.json", true},  {"preprocessor_config.json", true},
+    {"tokenizer_config.json", true},  {"tokenizer.json", true},          {"vocab.json", true},
+    {"merges.txt", true},             {"chat_template.json", false},     {"chat_template.jinja", false},
+    {"special_tokens_map.json", false}, {"added_tokens.json", false},    {"processor_config.json", false},
+    {"quantize_config.json", false},  {"quant_config.json", false},      {"adapter_config.json", false},
+    {"recipe.json", false},           {"report.json", false},
 };
 
 static bool has(const char *directory, const char *name)
@@ -170,7 +173,8 @@ static nb_status read_template(nb_buf *out, const char *directory, nb_error *err
         free(path);
         if (s != NB_OK || out->size) return s;
     }
-    return nb_fail(err, NB_ERR_INPUT, "%s: no chat template in chat_template.jinja, chat_template.json or tokenizer_config.json", directory);
+    return nb_fail(err, NB_ERR_INPUT,
+                   "%s: no chat template in chat_template.jinja, chat_template.json or tokenizer_config.json", directory);
 }
 
 /* ---- reports ----------------------------------------------------------------------------------------------------- */
@@ -236,7 +240,8 @@ static nb_status tensor_table(nb_table **out, const facts *f, nb_error *err)
         char shape[NB_MAX_RANK * 22 + 3] = "[";
         int  used = 1;
         for (int d = 0; d < e->tensor->rank; d++)
-            used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%llu", d ? ", " : "", (unsigned long long)e->tensor->shape[d]);
+            used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%llu", d ? ", " : "",
+                             (unsigned long long)e->tensor->shape[d]);
         snprintf(shape + used, sizeof shape - (size_t)used, "]");
         const char *path = nb_safetensors_path(e->file), *slash = strrchr(path, '/');
         nb_table_text(*out, e->name);
@@ -269,22 +274,25 @@ static void text_report(const facts *f, const nb_table *parts, nb_buf *out)
     int                 token = p->patch * p->merge * p->patch * p->merge;
     quant_words(words, &c->quant);
     nb_buf_printf(out, "%s\n", nb_checkpoint_path(f->checkpoint));
-    nb_buf_printf(out, "  architecture   Qwen2-VL, %d layers of %d, intermediate %d, %d heads of %d, %d KV heads\n", c->layers, c->hidden,
-                  c->intermediate, c->heads, c->head_dim, c->kv_heads);
+    nb_buf_printf(out, "  architecture   Qwen2-VL, %d layers of %d, intermediate %d, %d heads of %d, %d KV heads\n",
+                  c->layers, c->hidden, c->intermediate, c->heads, c->head_dim, c->kv_heads);
     nb_buf_printf(out, "  vocabulary     %d, %s head\n", c->vocab, c->tied ? "tied" : "separate");
     nb_buf_printf(out, "  context        %d tokens%s\n", c->max_positions, c->yarn ? ", YaRN" : "");
-    nb_buf_printf(out, "  vision tower   %d layers of %d, %d heads, %d channels in\n", c->v_depth, c->v_dim, c->v_heads, c->v_channels);
+    nb_buf_printf(out, "  vision tower   %d layers of %d, %d heads, %d channels in\n", c->v_depth, c->v_dim, c->v_heads,
+                  c->v_channels);
     nb_buf_printf(out, "  pictures       %lld to %lld pixels, that is %lld to %lld tokens\n", (long long)p->min_pixels,
                   (long long)p->max_pixels, (long long)(p->min_pixels / token), (long long)(p->max_pixels / token));
     nb_buf_printf(out, "  tensor names   %s layout, %zu tensors in %zu file%s\n",
-                  nb_checkpoint_layout(f->checkpoint) == NB_LAYOUT_OLD ? "old (published)" : "new (transformers 4.52 and later)",
+                  nb_checkpoint_layout(f->checkpoint) == NB_LAYOUT_OLD ? "old (published)"
+                                                                       : "new (transformers 4.52 and later)",
                   nb_checkpoint_count(f->checkpoint), nb_checkpoint_shards(f->checkpoint),
                   nb_checkpoint_shards(f->checkpoint) == 1 ? "" : "s");
     nb_buf_printf(out, "  dtype          %s\n", dtype_word(c->dtype));
     nb_buf_printf(out, "  quantization   %s\n", words);
     if (f->generation.do_sample)
-        nb_buf_printf(out, "  sampling       temperature %g, top-p %g, top-k %d, repetition penalty %g\n", f->generation.temperature,
-                      f->generation.top_p, f->generation.top_k, f->generation.repetition_penalty);
+        nb_buf_printf(out, "  sampling       temperature %g, top-p %g, top-k %d, repetition penalty %g\n",
+                      f->generation.temperature, f->generation.top_p, f->generation.top_k,
+                      f->generation.repetition_penalty);
     else
         nb_buf_printf(out, "  sampling       greedy, repetition penalty %g\n", f->generation.repetition_penalty);
     nb_buf_str(out, "  TP degrees     ");
@@ -367,7 +375,8 @@ static void json_report(const facts *f, const nb_table *parts, const nb_table *t
     }
     nb_emit_close(&e);
     nb_emit_open(&e, "side_files", '{');
-    for (size_t i = 0; i < NB_COUNT(side_files); i++) nb_emit_bool(&e, side_files[i].name, has(f->opt->model, side_files[i].name));
+    for (size_t i = 0; i < NB_COUNT(side_files); i++)
+        nb_emit_bool(&e, side_files[i].name, has(f->opt->model, side_files[i].name));
     nb_emit_close(&e);
     nb_table_print(parts, NB_TABLE_JSON, &rows);
     nb_emit_raw(&e, "parts", rows.data ? rows.data : "[]");
@@ -404,8 +413,10 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     const options *opt = opaque;
     facts          f = {.opt = opt};
     (void)args;
-    if (opt->filter && !opt->tensors) return nb_fail(err, NB_ERR_ARGUMENT, "--filter chooses tensors: give --tensors with it");
-    if (!nb_is_directory(opt->model)) return nb_fail(err, NB_ERR_INPUT, "%s: no such directory; give a checkpoint directory", opt->model);
+    if (opt->filter && !opt->tensors)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--filter chooses tensors: give --tensors with it");
+    if (!nb_is_directory(opt->model))
+        return nb_fail(err, NB_ERR_INPUT, "%s: no such directory; give a checkpoint directory", opt->model);
     if (opt->chat_template) {
         nb_buf    text = {0};
         nb_status s = read_template(&text, opt->model, err);
@@ -437,9 +448,9 @@ const nb_command nb_command_inspect = {
     .name = "inspect",
     .summary = "say what a checkpoint is: sizes, quantization, picture limits, what is missing",
     .usage = "MODEL [flags]",
-    .about = "Reads the headers and JSON files of a checkpoint directory, checks them, and prints the architecture, the size of each part, how "
-             "it is quantized, on how many GPUs its groups can be split (TP degrees), and which side files are there. No weight is read, so "
-             "it takes no time on any size.",
+    .about = "Reads the headers and JSON files of a checkpoint directory, checks them, and prints the architecture, "
+             "the size of each part, how it is quantized, on how many GPUs its groups can be split (TP degrees), and "
+             "which side files are there. No weight is read, so it takes no time on any size.",
     .examples = "  nibble inspect Qwen2-VL-2B-Instruct\n"
                 "  nibble inspect Qwen2-VL-2B-Instruct-AWQ --tensors --filter 'layers\\.0\\.'\n"
                 "  nibble inspect MODEL --json\n",

@@ -45,71 +45,83 @@ enum { PROPAGATE_QUANTIZED };
 static const nb_arg quantize_args[] = {
     {.name = "model", .type = NB_ARG_STRING, AT(model), .positional = true, .required = true, .metavar = "MODEL",
      .help = "float checkpoint directory"},
-    {.name = "out", .brief = "o", .aliases = "output,output-dir,work-dir,export-dir", .type = NB_ARG_STRING, AT(out), .metavar = "DIR",
-     .required = true, .group = "Result", .help = "directory to make; it appears when it is complete"},
-    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn", .text = "awq",
-     .group = "Result", .help = "awq scales channels by their activations, gptq corrects each rounding error, rtn only rounds"},
-    {.name = "bits", .aliases = "w-bit,w-bits,quant-bits,quantization-bit,export-quantization-bit", .type = NB_ARG_CHOICE, AT(bits),
-     .choices = "4|8", .text = "4", .group = "Result", .help = "bits of a weight"},
-    {.name = "group-size", .brief = "g", .aliases = "q-group-size,w-group-size", .type = NB_ARG_INT, AT(group), .min = -1, .max = 1 << 20,
-     .text = "128", .group = "Result", .help = "weights that share a scale; -1 is a whole row"},
+    {.name = "out", .brief = "o", .aliases = "output,output-dir,work-dir,export-dir", .type = NB_ARG_STRING, AT(out),
+     .metavar = "DIR", .required = true, .group = "Result",
+     .help = "directory to make; it appears when it is complete"},
+    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn",
+     .text = "awq", .group = "Result",
+     .help = "awq scales channels by their activations, gptq corrects each rounding error, rtn only rounds"},
+    {.name = "bits", .aliases = "w-bit,w-bits,quant-bits,quantization-bit,export-quantization-bit",
+     .type = NB_ARG_CHOICE, AT(bits), .choices = "4|8", .text = "4", .group = "Result", .help = "bits of a weight"},
+    {.name = "group-size", .brief = "g", .aliases = "q-group-size,w-group-size", .type = NB_ARG_INT, AT(group),
+     .min = -1, .max = 1 << 20, .text = "128", .group = "Result",
+     .help = "weights that share a scale; -1 is a whole row"},
     {.name = "sym", .aliases = "symmetric,w-sym,quant-sym,!asym,!zero-point", .type = NB_ARG_BOOL, AT(sym),
-     .shown = "--sym for gptq, --asym for awq, by the format for rtn", .group = "Result", .help = "symmetric range without zero points; --asym is the opposite"},
-    {.name = "format", .aliases = "checkpoint-format", .type = NB_ARG_CHOICE, AT(format), .choices = "awq|gptq|gptq_v2", .text = "awq",
-     .shown = "awq for awq, gptq otherwise", .group = "Result", .help = "layout of the files; vLLM, SGLang and transformers read awq and gptq"},
-    {.name = "shard-size", .aliases = "max-shard-size,export-size", .type = NB_ARG_SIZE, AT(shard_size), .min = 1e6, .max = 9e15, .text = "4GB",
-     .group = "Result", .advanced = true, .help = "size of a file at most"},
+     .shown = "--sym for gptq, --asym for awq, by the format for rtn", .group = "Result",
+     .help = "symmetric range without zero points; --asym is the opposite"},
+    {.name = "format", .aliases = "checkpoint-format", .type = NB_ARG_CHOICE, AT(format), .choices = "awq|gptq|gptq_v2",
+     .text = "awq", .shown = "awq for awq, gptq otherwise", .group = "Result",
+     .help = "layout of the files; vLLM, SGLang and transformers read awq and gptq"},
+    {.name = "shard-size", .aliases = "max-shard-size,export-size", .type = NB_ARG_SIZE, AT(shard_size), .min = 1e6,
+     .max = 9e15, .text = "4GB", .group = "Result", .advanced = true, .help = "size of a file at most"},
     {.name = "force", .aliases = "overwrite", .type = NB_ARG_BOOL, AT(force), .group = "Result", .transient = true,
      .help = "replace an existing DIR, once the new one is complete"},
-    {.name = "quant-config", .type = NB_ARG_STRING, AT(quant_config), .metavar = "FILE|JSON", .group = "Result", .advanced = true,
-     .transient = true,
+    {.name = "quant-config", .type = NB_ARG_STRING, AT(quant_config), .metavar = "FILE|JSON", .group = "Result",
+     .advanced = true, .transient = true,
      .help = "settings of AutoAWQ, AutoGPTQ, GPTQModel or compressed-tensors; flags that are given win"},
 
-    {.name = "data", .aliases = "dataset,calib-data,calib-dataset,export-quantization-dataset", .type = NB_ARG_STRING, AT(data),
-     .metavar = "FILE", .group = "Calibration data", .help = "chats like those the model will see: OpenAI messages or sharegpt, JSON or JSON lines"},
-    {.name = "samples", .aliases = "nsamples,num-samples,max-calib-samples,num-calibration-samples,calib-samples,quant-n-samples,"
-                                   "export-quantization-nsamples",
+    {.name = "data", .aliases = "dataset,calib-data,calib-dataset,export-quantization-dataset", .type = NB_ARG_STRING,
+     AT(data), .metavar = "FILE", .group = "Calibration data",
+     .help = "chats like those the model will see: OpenAI messages or sharegpt, JSON or JSON lines"},
+    {.name = "samples",
+     .aliases = "nsamples,num-samples,max-calib-samples,num-calibration-samples,calib-samples,quant-n-samples,"
+                "export-quantization-nsamples",
      .type = NB_ARG_INT, AT(samples), .min = 0, .max = 1e9, .text = "128", .group = "Calibration data",
      .help = "conversations to use at most; 0 is all"},
-    {.name = "seq-len", .aliases = "seqlen,max-calib-seq-len,max-seq-length,calib-seqlen,max-length,export-quantization-maxlen",
+    {.name = "seq-len",
+     .aliases = "seqlen,max-calib-seq-len,max-seq-length,calib-seqlen,max-length,export-quantization-maxlen",
      .type = NB_ARG_INT, AT(seq_len), .min = 0, .max = 1e7, .text = "4096", .group = "Calibration data",
      .help = "longer conversations are left out; 0 is no limit"},
     {.name = "shuffle", .type = NB_ARG_BOOL, AT(shuffle), .text = "false", .group = "Calibration data",
      .help = "choose conversations by --seed instead of the first ones"},
-    {.name = "seed", .type = NB_ARG_INT, AT(seed), .min = 0, .max = 9e18, .text = "0", .group = "Calibration data", .advanced = true,
-     .help = "of --shuffle"},
-    {.name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "Calibration data", .advanced = true,
-     .help = "conversations passed over at the beginning of the file"},
+    {.name = "seed", .type = NB_ARG_INT, AT(seed), .min = 0, .max = 9e18, .text = "0", .group = "Calibration data",
+     .advanced = true, .help = "of --shuffle"},
+    {.name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "Calibration data",
+     .advanced = true, .help = "conversations passed over at the beginning of the file"},
     {.name = "modality-weights", .type = NB_ARG_STRING, AT(modality_weights), .metavar = "T:I[:V]", .text = "1:1:1",
      .group = "Calibration data", .advanced = true,
      .help = "weight of a text, picture and video token in the statistics; V is I when left out"},
     {.name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = "auto|openai|sharegpt", .text = "auto",
      .group = "Calibration data", .advanced = true, .help = "form of the rows"},
-    {.name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE", .shown = "dataset_info.json beside the data",
-     .group = "Calibration data", .advanced = true, .help = "column names, as for LLaMA-Factory"},
+    {.name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE",
+     .shown = "dataset_info.json beside the data", .group = "Calibration data", .advanced = true,
+     .help = "column names, as for LLaMA-Factory"},
 
-    {.name = "grid", .aliases = "n-grid", .type = NB_ARG_INT, AT(grid), .min = 1, .max = 1000, .text = "20", .group = "AWQ", .advanced = true,
-     .help = "exponents tried for the scales"},
+    {.name = "grid", .aliases = "n-grid", .type = NB_ARG_INT, AT(grid), .min = 1, .max = 1000, .text = "20",
+     .group = "AWQ", .advanced = true, .help = "exponents tried for the scales"},
     {.name = "duo-scaling", .type = NB_ARG_BOOL, AT(duo), .text = "true", .group = "AWQ", .advanced = true,
      .help = "also try scales that look at the weights"},
-    {.name = "clip", .aliases = "apply-clip", .type = NB_ARG_BOOL, AT(clip), .text = "true", .group = "AWQ", .advanced = true,
-     .help = "shrink the range of groups where that lowers the error"},
+    {.name = "clip", .aliases = "apply-clip", .type = NB_ARG_BOOL, AT(clip), .text = "true", .group = "AWQ",
+     .advanced = true, .help = "shrink the range of groups where that lowers the error"},
 
-    {.name = "damp", .aliases = "damp-percent,percdamp,dampening-frac", .type = NB_ARG_NUMBER, AT(damp), .min = 1e-9, .max = 1, .text = "0.01",
-     .group = "GPTQ", .advanced = true, .help = "damping, as a share of the mean diagonal of the Hessian"},
-    {.name = "damp-max", .type = NB_ARG_NUMBER, AT(damp_max), .min = 1e-9, .max = 100, .text = "1", .group = "GPTQ", .advanced = true,
-     .help = "damping is raised up to this where the factorisation fails"},
-    {.name = "block", .aliases = "block-size,blocksize", .type = NB_ARG_INT, AT(block), .min = 1, .max = 65536, .text = "128", .group = "GPTQ",
-     .advanced = true, .help = "columns that are solved between two updates of the rest"},
-    {.name = "act-order", .aliases = "actorder,desc-act", .type = NB_ARG_CHOICE, AT(act_order), .choices = "none|group|full", .text = "none",
-     .group = "GPTQ", .advanced = true,
-     .help = "solve important columns first: group moves whole groups and costs nothing at run time, full makes a g_idx"},
-    {.name = "static-groups", .type = NB_ARG_BOOL, AT(static_groups), .text = "false", .group = "GPTQ", .advanced = true,
-     .help = "take scales from the original weights; with --act-order full the g_idx stays trivial"},
+    {.name = "damp", .aliases = "damp-percent,percdamp,dampening-frac", .type = NB_ARG_NUMBER, AT(damp), .min = 1e-9,
+     .max = 1, .text = "0.01", .group = "GPTQ", .advanced = true,
+     .help = "damping, as a share of the mean diagonal of the Hessian"},
+    {.name = "damp-max", .type = NB_ARG_NUMBER, AT(damp_max), .min = 1e-9, .max = 100, .text = "1", .group = "GPTQ",
+     .advanced = true, .help = "damping is raised up to this where the factorisation fails"},
+    {.name = "block", .aliases = "block-size,blocksize", .type = NB_ARG_INT, AT(block), .min = 1, .max = 65536,
+     .text = "128", .group = "GPTQ", .advanced = true,
+     .help = "columns that are solved between two updates of the rest"},
+    {.name = "act-order", .aliases = "actorder,desc-act", .type = NB_ARG_CHOICE, AT(act_order),
+     .choices = "none|group|full", .text = "none", .group = "GPTQ", .advanced = true,
+     .help = "solve important columns first: group moves whole groups and costs nothing at run time, full makes a "
+             "g_idx"},
+    {.name = "static-groups", .type = NB_ARG_BOOL, AT(static_groups), .text = "false", .group = "GPTQ",
+     .advanced = true, .help = "take scales from the original weights; with --act-order full the g_idx stays trivial"},
     {.name = "mse", .type = NB_ARG_NUMBER, AT(mse), .min = 0, .max = 10, .text = "0", .group = "GPTQ", .advanced = true,
      .help = "search each range for the least error with this exponent (2.4 is usual); 0 is off"},
-    {.name = "true-sequential", .type = NB_ARG_BOOL, AT(true_sequential), .text = "true", .group = "GPTQ", .advanced = true,
-     .help = "inside a layer, later matrices see the outputs of quantized earlier ones"},
+    {.name = "true-sequential", .type = NB_ARG_BOOL, AT(true_sequential), .text = "true", .group = "GPTQ",
+     .advanced = true, .help = "inside a layer, later matrices see the outputs of quantized earlier ones"},
     {.name = "propagate", .type = NB_ARG_CHOICE, AT(propagate), .choices = "quantized|original", .text = "quantized",
      .shown = "quantized for gptq, original otherwise", .group = "GPTQ", .advanced = true,
      .help = "what the next layer's inputs come from"},
@@ -158,7 +170,8 @@ static nb_status settle_pixels(nb_args *args, options *opt, nb_error *err)
     if (limit < opt->media.min_pixels) limit = opt->media.min_pixels;
     snprintf(text, sizeof text, "%lld", (long long)limit);
     if (limit < p.max_pixels)
-        nb_note("pictures of the calibration data have at most %s pixels (%lld tokens); --max-pixels changes that", text, (long long)(limit / 784));
+        nb_note("pictures of the calibration data have at most %s pixels (%lld tokens); --max-pixels changes that", text,
+                (long long)(limit / 784));
     return nb_args_suggest(args, "max-pixels", text, "the calibration default", err);
 }
 
@@ -173,7 +186,8 @@ static nb_status parse_weights(float out[3], const char *text, nb_error *err)
     if (at || n < 2 || strlen(text) >= sizeof copy)
         return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights: '%s' is not T:I:V or T:I, such as 1:0.5:0.5", text);
     if (n == 2) v[2] = v[1];
-    if (v[0] == 0 && v[1] == 0 && v[2] == 0) return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights: '%s' weighs nothing", text);
+    if (v[0] == 0 && v[1] == 0 && v[2] == 0)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights: '%s' weighs nothing", text);
     for (int i = 0; i < 3; i++) out[i] = (float)v[i];
     return NB_OK;
 }
@@ -186,10 +200,13 @@ static nb_status check(const options *opt, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not)",
                        methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
     if (awq_format && bit_widths[opt->bits] != 4)
-        return nb_fail(err, NB_ERR_ARGUMENT, "the awq format holds 4 bits only; use --format gptq for %d", bit_widths[opt->bits]);
+        return nb_fail(err, NB_ERR_ARGUMENT, "the awq format holds 4 bits only; use --format gptq for %d",
+                       bit_widths[opt->bits]);
     if (awq_format && orders[opt->act_order] == NB_ORDER_FULL && !opt->static_groups)
-        return nb_fail(err, NB_ERR_ARGUMENT, "the awq format cannot hold --act-order full; use --act-order group or --static-groups");
-    if (opt->damp_max < opt->damp) return nb_fail(err, NB_ERR_ARGUMENT, "--damp-max %g is less than --damp %g", opt->damp_max, opt->damp);
+        return nb_fail(err, NB_ERR_ARGUMENT,
+                       "the awq format cannot hold --act-order full; use --act-order group or --static-groups");
+    if (opt->damp_max < opt->damp)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--damp-max %g is less than --damp %g", opt->damp_max, opt->damp);
     if (!opt->force && (nb_file_exists(opt->out) || nb_is_directory(opt->out)))
         return nb_fail(err, NB_ERR_ARGUMENT, "--out %s exists; choose another name or give --force", opt->out);
     return NB_OK;
@@ -230,7 +247,8 @@ static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
 
 static nb_status write_recipe(nb_buf *out, const nb_args *args, nb_error *err)
 {
-    nb_buf_str(out, "{\n  \"_nibble\": \"" NIBBLE_VERSION "\",\n  \"_use\": \"nibble quantize --config recipe.json --out OTHER\",\n  \"quantize\": ");
+    nb_buf_str(out, "{\n  \"_nibble\": \"" NIBBLE_VERSION
+                    "\",\n  \"_use\": \"nibble quantize --config recipe.json --out OTHER\",\n  \"quantize\": ");
     nb_args_json(args, out);
     nb_buf_str(out, "\n}\n");
     return nb_buf_status(out, "the recipe", err);
@@ -297,25 +315,29 @@ static void text_report(const nb_quantize_report *r, const quality *q, const opt
     nb_human_time(gram, r->gram_s);
     nb_human_time(solve, r->solve_s);
     nb_human_time(write, r->write_s);
-    nb_buf_printf(out, "%s: %s, %s bits, ", opt->out, nb_args_choice(args, "method", method), nb_args_choice(args, "bits", bits));
+    nb_buf_printf(out, "%s: %s, %s bits, ", opt->out, nb_args_choice(args, "method", method),
+                  nb_args_choice(args, "bits", bits));
     if (opt->group > 0) nb_buf_printf(out, "groups of %lld", (long long)opt->group);
     else nb_buf_str(out, "one group a row");
     nb_buf_printf(out, ", %s, %s format\n", opt->sym ? "symmetric" : "asymmetric", nb_args_choice(args, "format", format));
-    nb_buf_printf(out, "  size    %s -> %s (%.0f%%)\n", in, made, r->bytes_in ? 100.0 * (double)r->bytes_out / (double)r->bytes_in : 0.0);
+    nb_buf_printf(out, "  size    %s -> %s (%.0f%%)\n", in, made,
+                  r->bytes_in ? 100.0 * (double)r->bytes_out / (double)r->bytes_in : 0.0);
     if (r->samples) {
-        nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples, r->tokens,
-                      (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
+        nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
+                      r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
                       (unsigned long long)r->tokens_by_modality[2]);
-        if (r->too_long) nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
+        if (r->too_long)
+            nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
         nb_buf_char(out, '\n');
     }
     if (q->compared)
-        nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean, q->compared, q->worst,
-                      r->matrices[q->worst_index].name);
+        nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean,
+                      q->compared, q->worst, r->matrices[q->worst_index].name);
     nb_buf_printf(out, "  time    %s: layers %s, statistics %s, solving %s, writing %s\n", all, forward, gram, solve, write);
 }
 
-static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices, nb_buf *out)
+static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices,
+                        nb_buf *out)
 {
     nb_emit e = nb_emit_start(out, true);
     nb_buf  rows = {0};
@@ -351,12 +373,15 @@ static void json_report(const nb_quantize_report *r, const quality *q, const cha
 static void warn_about(const nb_quantize_report *r, const quality *q)
 {
     nb_warn_lines(r->notes.data, "");
-    if (q->fallbacks) nb_warn("%zu matrices were rounded to nearest because the factorisation failed up to --damp-max", q->fallbacks);
+    if (q->fallbacks)
+        nb_warn("%zu matrices were rounded to nearest because the factorisation failed up to --damp-max", q->fallbacks);
     if (q->dead) nb_warn("%zu inputs never saw a token other than zero; more or more varied --data may help", q->dead);
-    if (r->max_input > 65504) nb_warn("inputs reach %.0f, beyond the 65504 of float16: serve this checkpoint in bfloat16", (double)r->max_input);
+    if (r->max_input > 65504)
+        nb_warn("inputs reach %.0f, beyond the 65504 of float16: serve this checkpoint in bfloat16", (double)r->max_input);
 }
 
-static nb_status print_report(const nb_quantize_report *r, const options *opt, const nb_args *args, const char *recipe, nb_error *err)
+static nb_status print_report(const nb_quantize_report *r, const options *opt, const nb_args *args, const char *recipe,
+                              nb_error *err)
 {
     nb_table *matrices = NULL;
     nb_buf    out = {0};
@@ -417,10 +442,12 @@ const nb_command nb_command_quantize = {
     .name = "quantize",
     .summary = "make an int4 or int8 checkpoint from a float one and chats",
     .usage = "MODEL --out DIR --data FILE [flags]",
-    .about = "Calibrates on your conversations, layer by layer, and writes a checkpoint whose decoder layers are int4 or int8; the vision "
-             "tower, embedding and head stay as they are. The result loads here, in vLLM, SGLang and transformers. Pictures and text are "
-             "used as the model sees them, one conversation at a time, never padded.\n\n"
-             "DIR appears when it is complete; a run that fails or is stopped leaves nothing. It holds a recipe.json that repeats the run.",
+    .about = "Calibrates on your conversations, layer by layer, and writes a checkpoint whose decoder layers are int4 "
+             "or int8; the vision tower, embedding and head stay as they are. The result loads here, in vLLM, SGLang "
+             "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
+             "padded.\n\n"
+             "DIR appears when it is complete; a run that fails or is stopped leaves nothing. It holds a recipe.json "
+             "that repeats the run.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",

@@ -29,25 +29,26 @@ typedef struct {
 static const nb_arg run_args[] = {
     {.name = "model", .type = NB_ARG_STRING, .at = offsetof(options, model), .positional = true, .required = true,
      .metavar = "MODEL", .help = "checkpoint directory"},
-    {.name = "prompt", .brief = "p", .type = NB_ARG_STRING, .at = offsetof(options, prompt), .metavar = "TEXT", .group = "One prompt",
-     .help = "what to ask"},
-    {.name = "file", .brief = "f", .aliases = "prompt-file", .type = NB_ARG_STRING, .at = offsetof(options, file), .metavar = "FILE",
-     .group = "One prompt", .help = "read what to ask from a file"},
+    {.name = "prompt", .brief = "p", .type = NB_ARG_STRING, .at = offsetof(options, prompt), .metavar = "TEXT",
+     .group = "One prompt", .help = "what to ask"},
+    {.name = "file", .brief = "f", .aliases = "prompt-file", .type = NB_ARG_STRING, .at = offsetof(options, file),
+     .metavar = "FILE", .group = "One prompt", .help = "read what to ask from a file"},
     {.name = "image", .type = NB_ARG_STRINGS, .at = offsetof(options, images), .metavar = "FILE", .group = "One prompt",
      .help = "a picture, placed before the text: a path, file://, http(s):// or data: URL"},
-    {.name = "video", .type = NB_ARG_STRINGS, .at = offsetof(options, videos), .metavar = "F,F,...", .group = "One prompt",
-     .help = "a video as a comma-separated list of its frames' pictures"},
+    {.name = "video", .type = NB_ARG_STRINGS, .at = offsetof(options, videos), .metavar = "F,F,...",
+     .group = "One prompt", .help = "a video as a comma-separated list of its frames' pictures"},
     {.name = "system", .type = NB_ARG_STRING, .at = offsetof(options, system), .metavar = "TEXT", .group = "One prompt",
      .shown = "the chat template's", .help = "system message"},
-    {.name = "messages", .type = NB_ARG_STRING, .at = offsetof(options, messages), .metavar = "FILE", .group = "Many prompts",
+    {.name = "messages", .type = NB_ARG_STRING, .at = offsetof(options, messages), .metavar = "FILE",
+     .group = "Many prompts",
      .help = "JSON lines of {\"messages\": [...], \"tools\"?, \"id\"?}; answers are JSON lines"},
-    {.name = "parallel", .brief = "np", .type = NB_ARG_INT, .at = offsetof(options, parallel), .min = 1, .max = 256, .text = "4",
-     .group = "Many prompts", .help = "conversations computed side by side; no answer depends on it"},
+    {.name = "parallel", .brief = "np", .type = NB_ARG_INT, .at = offsetof(options, parallel), .min = 1, .max = 256,
+     .text = "4", .group = "Many prompts", .help = "conversations computed side by side; no answer depends on it"},
     {.name = "stats", .type = NB_ARG_BOOL, .at = offsetof(options, stats), .group = "Generation",
      .help = "print times and speeds on standard error at the end"},
-    {.name = "ctx-size", .brief = "c", .aliases = "max-model-len", .type = NB_ARG_INT, .at = offsetof(options, context), .min = 0, .max = 1e8,
-     .text = "0", .shown = "32768, or 16384 for each of --parallel", .group = "Generation", .advanced = true,
-     .help = "tokens kept over all conversations in flight"},
+    {.name = "ctx-size", .brief = "c", .aliases = "max-model-len", .type = NB_ARG_INT, .at = offsetof(options, context),
+     .min = 0, .max = 1e8, .text = "0", .shown = "32768, or 16384 for each of --parallel", .group = "Generation",
+     .advanced = true, .help = "tokens kept over all conversations in flight"},
 };
 
 static const nb_arg_block blocks[] = {
@@ -64,8 +65,8 @@ static void print_stats(const nb_session *s, size_t prompt_tokens, size_t tokens
     char weights[32], kv[32];
     nb_human_bytes(weights, (double)s->model->weight_bytes);
     nb_human_bytes(kv, (double)nb_engine_kv_bytes(s->engine));
-    nb_note("prompt %zu tokens in %.3f s (%.1f tokens/s), answer %zu tokens, %.3f s after the first (%.1f tokens/s)", prompt_tokens, prefill_s,
-            prefill_s > 0 ? (double)prompt_tokens / prefill_s : 0, tokens, decode_s,
+    nb_note("prompt %zu tokens in %.3f s (%.1f tokens/s), answer %zu tokens, %.3f s after the first (%.1f tokens/s)",
+            prompt_tokens, prefill_s, prefill_s > 0 ? (double)prompt_tokens / prefill_s : 0, tokens, decode_s,
             decode_s > 0 && tokens > 1 ? (double)(tokens - 1) / decode_s : 0);
     nb_note("weights %s, keys and values %s, model opened in %.2f s, %s on %d threads", weights, kv, s->open_s, s->ops.name,
             nb_pool_threads(s->pool));
@@ -168,7 +169,8 @@ static nb_status run_one(nb_session *s, const nb_args *args, const options *opt,
     } else if (status == NB_OK && !to.newline) {
         status = nb_print_text("\n", 1, err);
     }
-    if (status == NB_OK && opt->stats) print_stats(s, answer.prompt_tokens, answer.ids.count, answer.prefill_s, answer.decode_s);
+    if (status == NB_OK && opt->stats)
+        print_stats(s, answer.prompt_tokens, answer.ids.count, answer.prefill_s, answer.decode_s);
     if (status == NB_OK) status = nb_stop_status(err);
     nb_answer_free(&answer);
     nb_prompt_free(&prompt);
@@ -286,8 +288,8 @@ static nb_status run_many(nb_session *s, batch *b, const nb_args *args, const op
     double    took = nb_seconds() - start;
     nb_meter_finish(&b->meter);
     if (status == NB_OK && opt->stats)
-        nb_note("%zu answers in %.2f s: %zu prompt tokens, %zu answer tokens, %.1f answer tokens/s", b->count, took, b->prompt_tokens, b->tokens,
-                took > 0 ? (double)b->tokens / took : 0);
+        nb_note("%zu answers in %.2f s: %zu prompt tokens, %zu answer tokens, %.1f answer tokens/s", b->count, took,
+                b->prompt_tokens, b->tokens, took > 0 ? (double)b->tokens / took : 0);
     return status;
 }
 
@@ -306,7 +308,8 @@ static nb_status check(const options *opt, nb_error *err)
 {
     bool one = opt->prompt || opt->file || opt->images.count || opt->videos.count || opt->system;
     if (opt->messages && one)
-        return nb_fail(err, NB_ERR_ARGUMENT, "--messages brings its own prompts: leave out --prompt, --file, --image, --video and --system");
+        return nb_fail(err, NB_ERR_ARGUMENT,
+                       "--messages brings its own prompts: leave out --prompt, --file, --image, --video and --system");
     if (opt->prompt && opt->file) return nb_fail(err, NB_ERR_ARGUMENT, "give --prompt or --file, not both");
     if (!opt->messages && !opt->prompt && !opt->file)
         return nb_fail(err, NB_ERR_ARGUMENT, "nothing to run: give -p TEXT, -f FILE or --messages FILE");
@@ -323,7 +326,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_status status = NB_OK;
     if (opt->messages) {
         folder = nb_path_folder(opt->messages);
-        status = folder ? nb_media_prompt_options(&b.prompt, &opt->media, folder, err) : nb_fail(err, NB_ERR_MEMORY, "out of memory");
+        status = folder ? nb_media_prompt_options(&b.prompt, &opt->media, folder, err)
+                        : nb_fail(err, NB_ERR_MEMORY, "out of memory");
         b.prompt.template_options.add_generation_prompt = true;
         if (status == NB_OK) status = read_rows(&b, err);
     }
@@ -344,10 +348,11 @@ const nb_command nb_command_run = {
     .name = "run",
     .summary = "answer a prompt, with pictures or without, or a whole file of them",
     .usage = "MODEL -p TEXT [--image FILE]... | --messages FILE.jsonl [flags]",
-    .about = "Asks the model one thing and streams the answer to standard output; or, with --messages, answers every conversation of a file "
-             "of JSON lines, in its order, several at a time. The checkpoint may be float, AWQ, GPTQ or compressed-tensors.\n\n"
-             "Sampling follows the checkpoint's generation_config.json unless flags say otherwise. Answers are the same for any number of "
-             "threads and any --parallel.",
+    .about = "Asks the model one thing and streams the answer to standard output; or, with --messages, answers every "
+             "conversation of a file of JSON lines, in its order, several at a time. The checkpoint may be float, AWQ, "
+             "GPTQ or compressed-tensors.\n\n"
+             "Sampling follows the checkpoint's generation_config.json unless flags say otherwise. Answers are the "
+             "same for any number of threads and any --parallel.",
     .examples = "  nibble run MODEL -p \"Name three rivers.\" --temp 0\n"
                 "  nibble run MODEL --image receipt.jpg -p \"What is the total?\" --max-pixels 1280*28*28\n"
                 "  nibble run MODEL --messages questions.jsonl --image-root pictures --temp 0 > answers.jsonl\n",

@@ -14,14 +14,19 @@ const size_t nb_command_count = NB_COUNT(nb_commands);
 
 static void program_help(nb_buf *out)
 {
-    nb_buf_str(out, "nibble - quantize Qwen2-VL checkpoints to int4 and int8, and run them\n\nUsage: nibble COMMAND [flags]\n\nCommands:\n");
-    for (size_t i = 0; i < nb_command_count; i++) nb_buf_printf(out, "  %-10s %s\n", nb_commands[i]->name, nb_commands[i]->summary);
-    nb_buf_str(out, "\n'nibble COMMAND --help' explains one; '--help=all' shows every flag. 'nibble --version' prints the version.\n"
-                    "Results go to standard output, everything else to standard error; --json makes results JSON.\n"
-                    "\nTo begin with:\n"
-                    "  nibble doctor\n"
-                    "  nibble run MODEL -p \"What is in this picture?\" --image photo.jpg\n"
-                    "  nibble quantize MODEL --data chats.jsonl --out MODEL-awq\n");
+    nb_buf_str(
+        out,
+        "nibble - quantize Qwen2-VL checkpoints to int4 and int8, and run them\n\nUsage: nibble COMMAND [flags]\n\nCommands:\n");
+    for (size_t i = 0; i < nb_command_count; i++)
+        nb_buf_printf(out, "  %-10s %s\n", nb_commands[i]->name, nb_commands[i]->summary);
+    nb_buf_str(
+        out,
+        "\n'nibble COMMAND --help' explains one; '--help=all' shows every flag. 'nibble --version' prints the version.\n"
+        "Results go to standard output, everything else to standard error; --json makes results JSON.\n"
+        "\nTo begin with:\n"
+        "  nibble doctor\n"
+        "  nibble run MODEL -p \"What is in this picture?\" --image photo.jpg\n"
+        "  nibble quantize MODEL --data chats.jsonl --out MODEL-awq\n");
 }
 
 static const nb_command *find_command(const char *name)
@@ -93,7 +98,8 @@ int nb_program(int argc, char *const *argv)
         s = nb_fail(&err, NB_ERR_ARGUMENT, "no command; 'nibble --help' lists the commands");
     else if (strcmp(verb, "--version") == 0 || strcmp(verb, "version") == 0)
         s = print_version(&err);
-    else if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0 || strcmp(verb, "--help=all") == 0) {
+    else if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0 ||
+             strcmp(verb, "--help=all") == 0) {
         const nb_command *command = argc > 2 ? find_command(argv[2]) : NULL;
         s = argc > 2 && !command ? unknown_command(argv[2], &err) : print_help(command, false, &err);
     } else {

@@ -59,7 +59,9 @@ static bool convert(conversion how, const cJSON *v, char text[64])
         /* "static" and "weight" (the same thing) keep the stored index trivial, as GROUP does; "group" and "dynamic" do not */
         snprintf(text, 64, "%s", word && (strcmp(word, "group") == 0 || strcmp(word, "dynamic") == 0) ? "full" : "group");
         return word != NULL;
-    case METHOD: snprintf(text, 64, "%s", word ? word : ""); return word && (strcmp(word, "awq") == 0 || strcmp(word, "gptq") == 0);
+    case METHOD:
+        snprintf(text, 64, "%s", word ? word : "");
+        return word && (strcmp(word, "awq") == 0 || strcmp(word, "gptq") == 0);
     case CHECKPOINT: snprintf(text, 64, "%s", word ? word : ""); return word && strncmp(word, "gptq", 4) == 0;
     case SILENT: return false;
     }
@@ -73,7 +75,9 @@ static nb_status apply_object(nb_args *args, const cJSON *object, const char *na
         char         text[64], where[160];
         if (!v || !convert(keys[i].how, v, text)) continue;
         /* optimum writes both, desc_act false beside act_group_aware true: an order is used, only g_idx stays trivial */
-        if (strcmp(keys[i].key, "desc_act") == 0 && cJSON_IsFalse(v) && cJSON_IsTrue(nb_json_find(object, "act_group_aware"))) continue;
+        if (strcmp(keys[i].key, "desc_act") == 0 && cJSON_IsFalse(v) &&
+            cJSON_IsTrue(nb_json_find(object, "act_group_aware")))
+            continue;
         snprintf(where, sizeof where, "%.120s: %s", name, keys[i].key);
         NB_TRY(nb_args_suggest(args, keys[i].flag, text, where, err));
     }
@@ -97,7 +101,8 @@ static nb_status check_version(const cJSON *object, const char *name, nb_error *
 {
     const cJSON *version = nb_json_find(object, "version");
     if (!cJSON_IsString(version) || strcasecmp(version->valuestring, "gemm") == 0) return NB_OK;
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: version \"%s\" is a kernel layout that nibble does not write; use \"gemm\"", name,
+    return nb_fail(err, NB_ERR_UNSUPPORTED,
+                   "%s: version \"%s\" is a kernel layout that nibble does not write; use \"gemm\"", name,
                    version->valuestring);
 }
 
@@ -106,7 +111,8 @@ static nb_status apply_groups(nb_args *args, const cJSON *groups, const char *na
 {
     const cJSON *group = groups->child, *weights = group && cJSON_IsObject(group) ? nb_json_find(group, "weights") : NULL;
     if (!weights || !cJSON_IsObject(weights) || group->next)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: config_groups must hold one group with weights; mixed schemes are not supported", name);
+        return nb_fail(err, NB_ERR_UNSUPPORTED,
+                       "%s: config_groups must hold one group with weights; mixed schemes are not supported", name);
     const cJSON *strategy = nb_json_find(weights, "strategy");
     if (cJSON_IsString(strategy) && strcmp(strategy->valuestring, "channel") == 0) {
         char where[160];
@@ -126,7 +132,8 @@ static nb_status apply_tree(nb_args *args, const cJSON *tree, const char *name, 
     const cJSON *groups = nb_json_find(block, "config_groups");
     if (groups && !cJSON_IsObject(groups)) return nb_fail(err, NB_ERR_ARGUMENT, "%s: config_groups is not an object", name);
     NB_TRY(check_version(block, name, err));
-    if (nb_json_find(block, "w_bit") && !nb_json_find(block, "quant_method")) NB_TRY(nb_args_suggest(args, "method", "awq", name, err));
+    if (nb_json_find(block, "w_bit") && !nb_json_find(block, "quant_method"))
+        NB_TRY(nb_args_suggest(args, "method", "awq", name, err));
     if (groups) NB_TRY(apply_groups(args, groups, name, ignored, err));
     NB_TRY(apply_object(args, block, name, err));
     list_unknown(block, groups, ignored);

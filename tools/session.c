@@ -9,59 +9,65 @@ enum { KV_AUTO, KV_F32, KV_BF16 };
 enum { PIXELS_CHECKPOINT, PIXELS_PUBLISHED };
 
 const nb_arg nb_compute_args[NB_COMPUTE_ARGS] = {
-    {.name = "threads", .brief = "t", .type = NB_ARG_INT, .at = offsetof(nb_compute_flags, threads), .min = 0, .max = 1024,
-     .text = "0", .shown = "one per CPU", .group = "Machine", .transient = true,
+    {.name = "threads", .brief = "t", .type = NB_ARG_INT, .at = offsetof(nb_compute_flags, threads), .min = 0,
+     .max = 1024, .text = "0", .shown = "one per CPU", .group = "Machine", .transient = true,
      .help = "threads to compute with; results do not depend on it"},
-    {.name = "device", .type = NB_ARG_CHOICE, .at = offsetof(nb_compute_flags, device), .choices = "auto|cpu|cuda", .text = "auto",
-     .group = "Machine", .advanced = true, .transient = true, .help = "where to compute"},
+    {.name = "device", .type = NB_ARG_CHOICE, .at = offsetof(nb_compute_flags, device), .choices = "auto|cpu|cuda",
+     .text = "auto", .group = "Machine", .advanced = true, .transient = true, .help = "where to compute"},
 };
 
 const nb_arg nb_engine_args[NB_ENGINE_ARGS] = {
-    {.name = "kv-cache-dtype", .aliases = "cache-type", .type = NB_ARG_CHOICE, .at = offsetof(nb_engine_flags, kv_cache_dtype),
-     .choices = "auto|f32|bf16", .text = "auto", .group = "Machine", .advanced = true,
-     .help = "element type of keys and values kept; auto is f32 for an f32 checkpoint, else bf16"},
-    {.name = "prefill-chunk", .brief = "ub", .aliases = "ubatch-size", .type = NB_ARG_INT, .at = offsetof(nb_engine_flags, chunk),
-     .min = 1, .max = 65536, .text = "512", .group = "Machine", .advanced = true,
-     .help = "prompt tokens computed in one step"},
+    {.name = "kv-cache-dtype", .aliases = "cache-type", .type = NB_ARG_CHOICE,
+     .at = offsetof(nb_engine_flags, kv_cache_dtype), .choices = "auto|f32|bf16", .text = "auto", .group = "Machine",
+     .advanced = true, .help = "element type of keys and values kept; auto is f32 for an f32 checkpoint, else bf16"},
+    {.name = "prefill-chunk", .brief = "ub", .aliases = "ubatch-size", .type = NB_ARG_INT,
+     .at = offsetof(nb_engine_flags, chunk), .min = 1, .max = 65536, .text = "512", .group = "Machine",
+     .advanced = true, .help = "prompt tokens computed in one step"},
 };
 
 const nb_arg nb_media_args[NB_MEDIA_ARGS] = {
     {.name = "min-pixels", .type = NB_ARG_INT, .at = offsetof(nb_media_flags, min_pixels), .min = 1, .max = 1e9,
-     .shown = "the checkpoint's", .group = "Pictures", .help = "pictures with fewer pixels are enlarged; 784 make one token"},
+     .shown = "the checkpoint's", .group = "Pictures",
+     .help = "pictures with fewer pixels are enlarged; 784 make one token"},
     {.name = "max-pixels", .type = NB_ARG_INT, .at = offsetof(nb_media_flags, max_pixels), .min = 1, .max = 1e9,
-     .shown = "the checkpoint's", .group = "Pictures", .help = "pictures with more pixels are shrunk; 1280*28*28 is 1280 tokens"},
+     .shown = "the checkpoint's", .group = "Pictures",
+     .help = "pictures with more pixels are shrunk; 1280*28*28 is 1280 tokens"},
     {.name = "pixels", .type = NB_ARG_CHOICE, .at = offsetof(nb_media_flags, pixels), .choices = "checkpoint|published",
      .text = "checkpoint", .group = "Pictures", .advanced = true,
      .help = "both limits at once; published is the setting of the published scores, 1280*784 to 16384*784"},
-    {.name = "image-root", .aliases = "media-dir,image-folder", .type = NB_ARG_STRING, .at = offsetof(nb_media_flags, image_root),
-     .metavar = "DIR", .shown = "the folder of the data file, else the working directory", .group = "Pictures", .advanced = true,
+    {.name = "image-root", .aliases = "media-dir,image-folder", .type = NB_ARG_STRING,
+     .at = offsetof(nb_media_flags, image_root), .metavar = "DIR",
+     .shown = "the folder of the data file, else the working directory", .group = "Pictures", .advanced = true,
      .help = "folder that relative picture paths start from"},
-    {.name = "offline", .type = NB_ARG_BOOL, .at = offsetof(nb_media_flags, offline), .text = "false", .group = "Pictures",
-     .advanced = true, .help = "refuse http(s) pictures instead of fetching them"},
+    {.name = "offline", .type = NB_ARG_BOOL, .at = offsetof(nb_media_flags, offline), .text = "false",
+     .group = "Pictures", .advanced = true, .help = "refuse http(s) pictures instead of fetching them"},
 };
 
 const nb_arg nb_sampling_args[NB_SAMPLING_ARGS] = {
     {.name = "predict", .brief = "n", .aliases = "n-predict,max-tokens,max-new-tokens", .type = NB_ARG_INT,
      .at = offsetof(nb_sampling_flags, predict), .min = 1, .max = 1e6, .text = "2048", .group = "Generation",
      .help = "tokens of an answer at most"},
-    {.name = "temp", .aliases = "temperature", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, temp), .min = 0, .max = 100,
-     .shown = "the checkpoint's", .group = "Generation", .help = "temperature; 0 always takes the likeliest token"},
+    {.name = "temp", .aliases = "temperature", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, temp), .min = 0,
+     .max = 100, .shown = "the checkpoint's", .group = "Generation",
+     .help = "temperature; 0 always takes the likeliest token"},
     {.name = "top-p", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, top_p), .min = 1e-6, .max = 1,
-     .shown = "the checkpoint's", .group = "Generation", .help = "draw from the likeliest tokens that reach this probability; 1 is off"},
+     .shown = "the checkpoint's", .group = "Generation",
+     .help = "draw from the likeliest tokens that reach this probability; 1 is off"},
     {.name = "top-k", .type = NB_ARG_INT, .at = offsetof(nb_sampling_flags, top_k), .min = 0, .max = 1e6,
      .shown = "the checkpoint's", .group = "Generation", .help = "draw from the K likeliest tokens; 0 is off"},
-    {.name = "repeat-penalty", .aliases = "repetition-penalty", .type = NB_ARG_NUMBER, .at = offsetof(nb_sampling_flags, repeat_penalty),
-     .min = 0.01, .max = 100, .shown = "the checkpoint's", .group = "Generation", .advanced = true,
-     .help = "above 1 makes tokens that were seen less likely"},
+    {.name = "repeat-penalty", .aliases = "repetition-penalty", .type = NB_ARG_NUMBER,
+     .at = offsetof(nb_sampling_flags, repeat_penalty), .min = 0.01, .max = 100, .shown = "the checkpoint's",
+     .group = "Generation", .advanced = true, .help = "above 1 makes tokens that were seen less likely"},
     {.name = "seed", .type = NB_ARG_INT, .at = offsetof(nb_sampling_flags, seed), .min = 0, .max = 9e18, .text = "0",
      .group = "Generation", .help = "of the draws: the same seed gives the same answer"},
-    {.name = "stop", .type = NB_ARG_STRINGS, .at = offsetof(nb_sampling_flags, stop), .group = "Generation", .advanced = true,
-     .help = "text that ends the answer and is not part of it"},
-    {.name = "ignore-eos", .type = NB_ARG_BOOL, .at = offsetof(nb_sampling_flags, ignore_eos), .text = "false", .group = "Generation",
-     .advanced = true, .help = "go on after the end token, up to -n"},
+    {.name = "stop", .type = NB_ARG_STRINGS, .at = offsetof(nb_sampling_flags, stop), .group = "Generation",
+     .advanced = true, .help = "text that ends the answer and is not part of it"},
+    {.name = "ignore-eos", .type = NB_ARG_BOOL, .at = offsetof(nb_sampling_flags, ignore_eos), .text = "false",
+     .group = "Generation", .advanced = true, .help = "go on after the end token, up to -n"},
 };
 
-void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args, const nb_generation_config *checkpoint)
+void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args,
+                       const nb_generation_config *checkpoint)
 {
     memset(out, 0, sizeof *out);
     out->sampling = nb_sampling_default(checkpoint);
@@ -142,8 +148,9 @@ nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags,
 
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err)
 {
-    nb_dtype kv = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32) ? NB_F32
-                                                                                                                        : NB_BF16;
+    nb_dtype kv = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32)
+                      ? NB_F32
+                      : NB_BF16;
     nb_engine_options options = {.max_tokens = max_tokens, .chunk = (size_t)flags->chunk, .max_sequences = max_sequences,
                                  .kv_type = kv};
     return nb_engine_new(&s->engine, s->model, &options, err);

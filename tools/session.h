@@ -52,7 +52,8 @@ extern const nb_arg nb_sampling_args[NB_SAMPLING_ARGS];
 
 /* What the flags ask for, on top of the checkpoint's generation_config.json.  --temp decides between greedy (0) and drawing;
  * without it the checkpoint does.  out->on_text and its context stay NULL; out->stop points into the flags. */
-void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args, const nb_generation_config *checkpoint);
+void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args,
+                            const nb_generation_config *checkpoint);
 const char *nb_finish_name(nb_finish f); /* "stop", "length", "cancelled" */
 /* text, finish_reason, prompt_tokens, completion_tokens, prompt_ms, predicted_ms into an open object. */
 void        nb_emit_answer(nb_emit *e, const nb_answer *a);

@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reads one character of s[0..n), n >= 1.  Well-formed: its length, *code is the code point.  Ill-formed: the length of the
- * maximal subpart (Unicode 3.9, table 3-7), *code is -1.  The n bytes end inside a character that could still be completed: 0. */
+/* Reads one character of text[0..n), n >= 1.  Well-formed: its length, *code is the code point.  Ill-formed: the length of
+ * the maximal subpart (Unicode 3.9, table 3-7), *code is -1.  Cut off inside a character that could still be completed: 0,
+ * *code is -1. */
 static inline int nb_utf8_step(const char *text, size_t n, int32_t *code)
 {
     const uint8_t *s = (const uint8_t *)text;

@@ -29,7 +29,8 @@ bool    nb_tokenizer_is_special(const nb_tokenizer *t, int32_t id);
  * that what a user types can never forge a control token.  Added tokens that are not special (words that a fine-tune put
  * into the vocabulary) are always found.  Bytes that are not UTF-8 are encoded byte by byte.  After a failure *out is as
  * before. */
-nb_status nb_tokenizer_encode(const nb_tokenizer *t, const char *text, size_t n, bool parse_special, nb_ids *out, nb_error *err);
+nb_status nb_tokenizer_encode(const nb_tokenizer *t, const char *text, size_t n, bool parse_special, nb_ids *out,
+                              nb_error *err);
 
 /* Append the bytes of the ids.  The result may be cut inside a character; nb_utf8_repair replaces ill-formed parts by
  * U+FFFD as a whole-text decode would.  Ids without a token (gaps, padding rows) give nothing. */

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+#include "calib/stats.h"
 #include "quant/float_layer.h"
 #include "quant/pipeline.h"
 #include "quant/smooth.h"
@@ -62,7 +63,7 @@ static nb_quantize_options request(nb_method method, const char *out)
     bool awq = method == NB_METHOD_AWQ;
     return (nb_quantize_options){
         .model_dir = source, .out_dir = in_folder(out), .method = method, .grid = {.bits = 4, .group = 64, .sym = !awq},
-        .format = awq ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ, .awq_points = 10, .awq_duo = true, .awq_clip = true, .damp = 0.01,
+        .format = awq ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ, .awq_points = 6, .awq_duo = true, .awq_clip = true, .damp = 0.01,
         .damp_max = 1, .block = 128, .true_sequential = true, .propagate_quantized = true, .modality_weights = {1, 1, 1},
         .data = {.path = chats, .samples = 8, .dataset = {.need_answer = true}}, .shard_size = 4000000,
         .recipe_json = "{\"a\": 1}",
@@ -229,9 +230,9 @@ static void solvers_beat_rounding(void **state)
         o = request(runs[i].method, "out");
         o.true_sequential = runs[i].sequential;
         o.propagate_quantized = runs[i].propagate;
-        o.data.samples = 32;
+        o.data.samples = 16;
         OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
-        assert_int_equal(r.samples, 32);
+        assert_int_equal(r.samples, 16);
         assert_int_equal(r.tokens, r.tokens_by_modality[0] + r.tokens_by_modality[1] + r.tokens_by_modality[2]);
         for (size_t j = 0; j < r.count; j++) {
             loss += r.matrices[j].loss;
@@ -250,6 +251,87 @@ static void solvers_beat_rounding(void **state)
         drop("out");
     }
     drop("rtn");
+}
+
+typedef struct {
+    nb_stats stats;
+    nb_site  site;
+} site_watch;
+
+static void watch_site(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+{
+    site_watch *w = context;
+    (void)k;
+    if (site == w->site) nb_stats_add(&w->stats, &ops, x, ld, rows, modality, (const float[]){1, 2, 1});
+}
+
+/* Solve linear i of layer 1 again, from the layer given and the samples as they stand before it, and compare with the file. */
+static void check_solution(int i, nb_site site, const nb_float_layer *f, const nb_linear now[NB_LINEARS], nb_samples *s,
+                           const nb_model *model, const nb_model *written, const nb_quantize_options *o)
+{
+    nb_error        err;
+    nb_layer        layer;
+    site_watch      w = {.site = site};
+    nb_sample_tap   tap = {.site = watch_site, .context = &w};
+    nb_codes        want;
+    nb_linear       got;
+    nb_gptq_report  report;
+    nb_gptq_options options = {.grid = o->grid, .damp = o->damp, .damp_max = o->damp_max, .block = o->block};
+    OK(nb_stats_init(&w.stats, f->k[i], &err), &err);
+    OK(nb_layer_pack(&ops, &layer, &model->config, f->norm[0], f->norm[1], now, &err), &err);
+    OK(nb_samples_layer(s, model, &layer, &tap, false, &err), &err);
+    nb_layer_release(&ops, &layer);
+    nb_stats_finish(&w.stats);
+    OK(nb_gptq(&want, f->w[i], w.stats.gram, f->n[i], f->k[i], &options, pool, &report, &err), &err);
+    OK(nb_linear_read(&got, written->checkpoint, &written->config.quant, f->name[i], f->n[i], f->k[i], -1, &err), &err);
+    assert_memory_equal(got.codes, want.codes, (size_t)f->n[i] * (size_t)f->k[i]);
+    assert_memory_equal(got.scales, want.scales, (size_t)f->n[i] * (size_t)want.groups * sizeof(float));
+    nb_linear_free(&got);
+    nb_codes_free(&want);
+    nb_stats_free(&w.stats);
+}
+
+/* Layer 1 put together by hand from the finished file: its inputs come through layer 0 as the file holds it (or as the source
+ * does), o sees quantised q, k, v exactly when the work is sequential, and pictures weigh double. */
+static void each_site_is_solved_on_what_reaches_it(void **state)
+{
+    (void)state;
+    for (int run = 0; run < 3; run++) {
+        nb_error            err;
+        nb_quantize_report  r;
+        nb_quantize_options o = request(NB_METHOD_GPTQ, "out");
+        nb_model           *model, *written;
+        nb_samples          s;
+        nb_plain            plain;
+        nb_float_layer      f;
+        nb_linear           now[NB_LINEARS], quantized[3];
+        o.true_sequential = run == 0;
+        o.propagate_quantized = run != 2;
+        o.modality_weights[NB_TOKEN_IMAGE] = 2;
+        OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
+        nb_quantize_report_free(&r);
+        OK(nb_model_open(&model, source, &ops, 0, &err), &err);
+        OK(nb_model_open(&written, o.out_dir, &ops, 0, &err), &err);
+        OK(nb_samples_load(&s, model, &o.data, &err), &err);
+        OK(nb_samples_embed(&s, model, &err), &err);
+        OK(nb_samples_layer(&s, model, run == 2 ? &model->layers[0] : &written->layers[0], NULL, true, &err), &err);
+        OK(nb_plain_scan(&plain, model->checkpoint, &model->config, &err), &err);
+        OK(nb_float_layer_read(&f, model, &plain, 1, &err), &err);
+        for (int i = 0; i < NB_LINEARS; i++) {
+            now[i] = (nb_linear){.weights = f.source[i].weights, .bias = i <= NB_V ? f.bias[i] : NULL};
+            if (i > NB_V) continue;
+            OK(nb_linear_read(&quantized[i], written->checkpoint, &written->config.quant, f.name[i], f.n[i], f.k[i], 1, &err), &err);
+        }
+        check_solution(NB_K, NB_SITE_QKV, &f, now, &s, model, written, &o);
+        for (int i = 0; i <= NB_V && o.true_sequential; i++) now[i] = quantized[i];
+        check_solution(NB_O, NB_SITE_O, &f, now, &s, model, written, &o);
+        for (int i = 0; i <= NB_V; i++) nb_linear_free(&quantized[i]);
+        nb_float_layer_free(&f);
+        nb_samples_free(&s);
+        nb_model_close(written);
+        nb_model_close(model);
+        drop("out");
+    }
 }
 
 static uint64_t hash_folder(const char *name)
@@ -279,14 +361,15 @@ static void threads_change_nothing(void **state)
 {
     (void)state;
     for (int method = NB_METHOD_RTN; method <= NB_METHOD_GPTQ; method++) {
-        uint64_t hash[3];
-        for (int i = 0; i < 3; i++) { /* one thread, two, and two again */
+        uint64_t hash[2];
+        for (int i = 0; i < 2; i++) {
             nb_error            err;
             nb_pool            *threads;
             nb_ops              own;
             nb_quantize_report  r;
             nb_quantize_options o = request((nb_method)method, "out");
-            OK(nb_pool_new(&threads, i ? 2 : 1, &err), &err);
+            o.awq_points = 2;
+            OK(nb_pool_new(&threads, i ? 3 : 1, &err), &err);
             nb_ops_init(&own, ops.isa, threads);
             OK(nb_quantize(&own, &o, NULL, NULL, &r, &err), &err);
             nb_quantize_report_free(&r);
@@ -294,7 +377,7 @@ static void threads_change_nothing(void **state)
             nb_pool_free(threads);
             drop("out");
         }
-        assert_true(hash[0] == hash[1] && hash[1] == hash[2]);
+        assert_true(hash[0] == hash[1]);
     }
 }
 
@@ -564,7 +647,8 @@ static void formats_are_resolved(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rtn_holds_the_codes), cmocka_unit_test(solvers_beat_rounding), cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(rtn_holds_the_codes), cmocka_unit_test(solvers_beat_rounding),
+        cmocka_unit_test(each_site_is_solved_on_what_reaches_it), cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(folding_is_neutral),  cmocka_unit_test(stopping_leaves_nothing), cmocka_unit_test(bad_requests),
         cmocka_unit_test(bad_values),          cmocka_unit_test(formats_are_resolved),
     };

@@ -324,6 +324,10 @@ static void test_variants(void **state)
     assert_int_equal(ids.count, 2);
     assert_int_equal(ids.data[1], 958);
     nb_ids_free(&ids);
+    ids = encode(t, "<|im_end|>q\u00e9", 13, false);
+    assert_int_equal(ids.data[ids.count - 1], 958);
+    for (size_t i = 0; i < ids.count; i++) assert_false(nb_tokenizer_is_special(t, ids.data[i]));
+    nb_ids_free(&ids);
     ids = encode(t, "zzqe\u0301", 6, false);
     assert_true(ids.count > 2 && ids.data[0] == 959 && ids.data[1] != 958);
     nb_ids_free(&ids);

@@ -28,25 +28,36 @@ typedef struct {
 } options;
 
 static const nb_arg fake_args[] = {
-    {.name = "model", .type = NB_ARG_STRING, .at = offsetof(options, model), .positional = true, .required = true, .metavar = "MODEL", .help = "m"},
-    {.name = "files", .type = NB_ARG_STRINGS, .at = offsetof(options, files), .positional = true, .metavar = "FILE", .help = "f"},
+    {.name = "model", .type = NB_ARG_STRING, .at = offsetof(options, model), .positional = true, .required = true,
+     .metavar = "MODEL", .help = "m"},
+    {.name = "files", .type = NB_ARG_STRINGS, .at = offsetof(options, files), .positional = true, .metavar = "FILE",
+     .help = "f"},
     {.name = "out", .brief = "o", .type = NB_ARG_STRING, .at = offsetof(options, out), .metavar = "DIR", .help = "o"},
-    {.name = "samples", .brief = "n", .aliases = "nsamples,num-samples", .type = NB_ARG_INT, .at = offsetof(options, samples),
-     .min = 1, .max = 1e6, .text = "128", .help = "n", .group = "Data"},
-    {.name = "free", .brief = "ub", .type = NB_ARG_INT, .at = offsetof(options, free), .min = -10, .max = 9e18, .help = "x", .group = "Data"},
-    {.name = "lengths", .brief = "p", .type = NB_ARG_INTS, .at = offsetof(options, lengths), .min = 0, .max = 1e6, .text = "512", .help = "l"},
-    {.name = "damp", .aliases = "damp-percent", .type = NB_ARG_NUMBER, .at = offsetof(options, damp), .min = 0, .max = 1, .text = "0.01", .help = "d"},
+    {.name = "samples", .brief = "n", .aliases = "nsamples,num-samples", .type = NB_ARG_INT,
+     .at = offsetof(options, samples), .min = 1, .max = 1e6, .text = "128", .help = "n", .group = "Data"},
+    {.name = "free", .brief = "ub", .type = NB_ARG_INT, .at = offsetof(options, free), .min = -10, .max = 9e18,
+     .help = "x", .group = "Data"},
+    {.name = "lengths", .brief = "p", .type = NB_ARG_INTS, .at = offsetof(options, lengths), .min = 0, .max = 1e6,
+     .text = "512", .help = "l"},
+    {.name = "damp", .aliases = "damp-percent", .type = NB_ARG_NUMBER, .at = offsetof(options, damp), .min = 0,
+     .max = 1, .text = "0.01", .help = "d"},
     {.name = "shard-size", .type = NB_ARG_SIZE, .at = offsetof(options, shard), .text = "4GB", .help = "s"},
     {.name = "image", .type = NB_ARG_STRINGS, .at = offsetof(options, images), .help = "i"},
     {.name = "clip", .type = NB_ARG_BOOL, .at = offsetof(options, clip), .text = "true", .help = "c"},
     {.name = "sym", .aliases = "!asym", .type = NB_ARG_BOOL, .at = offsetof(options, sym), .help = "y"},
     {.name = "force", .type = NB_ARG_BOOL, .at = offsetof(options, force), .help = "f", .transient = true},
-    {.name = "method", .aliases = "alg", .type = NB_ARG_CHOICE, .at = offsetof(options, method), .choices = "awq|gptq|rtn", .text = "awq", .help = "m"},
+    {.name = "method", .aliases = "alg", .type = NB_ARG_CHOICE, .at = offsetof(options, method),
+     .choices = "awq|gptq|rtn", .text = "awq", .help = "m"},
     {.name = "empty", .type = NB_ARG_STRING, .at = offsetof(options, empty), .help = "e", .advanced = true},
 };
 static const nb_arg_block fake_blocks[] = {
     {fake_args, NB_COUNT(fake_args), 0}, {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)}, {NULL, 0, 0}};
-static const nb_command fake = {.name = "fake", .summary = "s", .usage = "MODEL", .about = "a", .blocks = fake_blocks, .options_size = sizeof(options)};
+static const nb_command fake = {.name = "fake",
+                                .summary = "s",
+                                .usage = "MODEL",
+                                .about = "a",
+                                .blocks = fake_blocks,
+                                .options_size = sizeof(options)};
 
 /* One case: arguments separated by blanks, an environment setting, a config file; then a part of the options as JSON, or a part
  * of the refusal.  MODEL is given as "m" unless the arguments begin with '!'. */
@@ -191,7 +202,8 @@ static void test_parse_cases(void **state)
         nb_args  *args = NULL;
         options   opt = {0};
         char      line[1024], variable[64] = "";
-        snprintf(line, sizeof line, "%s%s%s", c->line, c->config ? " --config " : "", c->config ? write_file("config.json", c->config) : "");
+        snprintf(line, sizeof line, "%s%s%s", c->line, c->config ? " --config " : "",
+                 c->config ? write_file("config.json", c->config) : "");
         if (c->environment) {
             snprintf(variable, sizeof variable, "%.*s", (int)strcspn(c->environment, "="), c->environment);
             setenv(variable, c->environment + strlen(variable) + 1, 1);
@@ -234,7 +246,8 @@ static void test_sources(void **state)
     assert_int_equal(opt.samples, 3);
     OK(nb_args_suggest(args, "clip", "false", "elsewhere", &err), &err);
     assert_false(opt.clip);
-    FAILS(nb_args_suggest(args, "out", "x", "a", &err) == NB_OK ? nb_args_suggest(args, "free", "q", "file: key", &err) : NB_OK,
+    FAILS(nb_args_suggest(args, "out", "x", "a", &err) == NB_OK ? nb_args_suggest(args, "free", "q", "file: key", &err)
+                                                                : NB_OK,
           NB_ERR_ARGUMENT, "file: key: 'q'", &err);
     nb_args_free(args);
 
@@ -325,8 +338,8 @@ static void test_tables_are_sound(void **state)
                 const nb_arg *a = &b->args[k];
                 assert_true(b->offset + a->at < c->options_size);
                 char words[512]; /* short forms with their dash, so that -pg and --pg are two words */
-                snprintf(words, sizeof words, "%s%s%s%s%s", a->name, a->brief ? ",-" : "", a->brief ? a->brief : "", a->aliases ? "," : "",
-                         a->aliases ? a->aliases : "");
+                snprintf(words, sizeof words, "%s%s%s%s%s", a->name, a->brief ? ",-" : "", a->brief ? a->brief : "",
+                         a->aliases ? "," : "", a->aliases ? a->aliases : "");
                 for (char *at = words, *word; (word = strsep(&at, ",")) != NULL;) {
                     word += *word == '!';
                     assert_true(n < NB_COUNT(seen));
@@ -370,7 +383,8 @@ static void test_nearest(void **state)
 static const struct {
     const char *line, *settings, *want, *ignored, *refusal;
 } settings_cases[] = {
-    {"", "{\"w_bit\": 4, \"q_group_size\": 64, \"zero_point\": true, \"version\": \"GEMM\"}", "\"group_size\": 64", "", NULL},
+    {"", "{\"w_bit\": 4, \"q_group_size\": 64, \"zero_point\": true, \"version\": \"GEMM\"}", "\"group_size\": 64", "",
+     NULL},
     {"", "{\"w_bit\": 4, \"q_group_size\": 64, \"zero_point\": true, \"version\": \"GEMM\"}", "\"sym\": false", "", NULL},
     {"-g 32", "{\"w_bit\": 4, \"q_group_size\": 64}", "\"group_size\": 32", "", NULL},
     {"", "{\"quant_method\": \"gptq\", \"bits\": 8, \"group_size\": -1}", "\"bits\": 8", "", NULL},
@@ -383,10 +397,17 @@ static const struct {
     {"", "{\"checkpoint_format\": \"gptq_v2\", \"static_groups\": true}", "\"format\": \"gptq_v2\"", "", NULL},
     {"", "{\"bits\": 4, \"dynamic\": {\"-:x\": {}}, \"lm_head\": false}", "\"bits\": 4", "dynamic, lm_head", NULL},
     {"", "{\"quantization_config\": {\"bits\": 8}, \"hidden_size\": 5}", "\"bits\": 8", "", NULL},
-    {"", "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"ignore\": [\"lm_head\"], \"config_groups\": {\"group_0\": "
-         "{\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 8, \"symmetric\": true, \"strategy\": \"group\", \"group_size\": 32, "
-         "\"actorder\": \"static\"}}}}", "\"group_size\": 32", "ignore", NULL},
-    {"", "{\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"strategy\": \"channel\", \"group_size\": null}}}}", "\"group_size\": -1", "", NULL},
+    {"",
+     "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"ignore\": [\"lm_head\"], "
+     "\"config_groups\": {\"group_0\": "
+     "{\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 8, \"symmetric\": true, \"strategy\": \"group\", "
+     "\"group_size\": 32, "
+     "\"actorder\": \"static\"}}}}",
+     "\"group_size\": 32", "ignore", NULL},
+    {"",
+     "{\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"strategy\": \"channel\", \"group_size\": "
+     "null}}}}",
+     "\"group_size\": -1", "", NULL},
     {"", "{\"config_groups\": {\"a\": {\"weights\": {}}, \"b\": {\"weights\": {}}}}", NULL, NULL, "one group"},
     {"", "{\"bits\": 3}", NULL, NULL, "bits: '3' is not one of 4, 8"},
     {"", "{\"bits\": 4, \"version\": \"gemv\"}", NULL, NULL, "gemv"},
@@ -408,10 +429,12 @@ static void test_quant_config(void **state)
         nb_status s = nb_quant_config_apply(args, settings_cases[i].settings, &ignored, &err);
         nb_args_json(args, &json);
         if (settings_cases[i].refusal) {
-            if (s == NB_OK || !strstr(err.text, settings_cases[i].refusal)) fail_msg("%s: %d '%s'", settings_cases[i].settings, s, err.text);
+            if (s == NB_OK || !strstr(err.text, settings_cases[i].refusal))
+                fail_msg("%s: %d '%s'", settings_cases[i].settings, s, err.text);
         } else {
             if (s != NB_OK) fail_msg("%s: %s", settings_cases[i].settings, err.text);
-            if (!strstr(json.data, settings_cases[i].want)) fail_msg("%s gives %s", settings_cases[i].settings, json.data);
+            if (!strstr(json.data, settings_cases[i].want))
+                fail_msg("%s gives %s", settings_cases[i].settings, json.data);
             assert_string_equal(ignored.data ? ignored.data : "", settings_cases[i].ignored);
         }
         nb_args_free(args);
@@ -426,8 +449,12 @@ static void test_quant_config(void **state)
 static void test_table_formats(void **state)
 {
     (void)state;
-    static const nb_column columns[] = {{.key = "name", .title = "name"}, {.key = "n", .title = "count"}, {.key = "v", .title = "value", .digits = 2},
-                                        {.key = "ok", .title = "ok"}, {.key = "hidden"}, {.title = "shown"}};
+    static const nb_column columns[] = {{.key = "name", .title = "name"},
+                                        {.key = "n", .title = "count"},
+                                        {.key = "v", .title = "value", .digits = 2},
+                                        {.key = "ok", .title = "ok"},
+                                        {.key = "hidden"},
+                                        {.title = "shown"}};
     nb_error  err = {0};
     nb_table *t;
     OK(nb_table_new(&t, columns, NB_COUNT(columns), &err), &err);
@@ -519,7 +546,8 @@ static void test_emit(void **state)
         assert_int_equal(cJSON_GetArraySize(nb_json_find(tree, "list")), 3);
         assert_int_equal(cJSON_GetArraySize(nb_json_find(tree, "raw")), 2);
         if (!indent)
-            assert_string_equal(out.data, "{\"a\": \"x\\\"\\n\", \"none\": null, \"list\": [-9007199254740993, null, {}], \"b\": true, \"raw\": [1, 2]}\n");
+            assert_string_equal(out.data, "{\"a\": \"x\\\"\\n\", \"none\": null, \"list\": [-9007199254740993, null, "
+                                          "{}], \"b\": true, \"raw\": [1, 2]}\n");
         cJSON_Delete(tree);
         nb_buf_free(&out);
     }
@@ -532,11 +560,23 @@ static void test_numbers_for_people(void **state)
         void (*print)(char out[32], double);
         double      value;
         const char *want;
-    } people[] = {{nb_human_bytes, 0, "0 B"}, {nb_human_bytes, 999, "999 B"}, {nb_human_bytes, 999.6, "1.00 kB"}, {nb_human_bytes, 1536, "1.54 kB"},
-                  {nb_human_bytes, 4.42e9, "4.42 GB"}, {nb_human_bytes, 42.9e9, "42.9 GB"}, {nb_human_bytes, 999.6e6, "1.00 GB"},
-                  {nb_human_count, 1.54e9, "1.54 B"}, {nb_human_count, 12, "12"}, {nb_human_time, 0.0123, "12 ms"}, {nb_human_time, 0.9996, "1.00 s"},
-                  {nb_human_time, 5.5, "5.50 s"}, {nb_human_time, 59.6, "1 min 00 s"}, {nb_human_time, 125, "2 min 05 s"},
-                  {nb_human_time, 3599.9, "1 h 00 min"}, {nb_human_time, 7384, "2 h 03 min"}, {nb_human_time, NAN, "?"}};
+    } people[] = {{nb_human_bytes, 0, "0 B"},
+                  {nb_human_bytes, 999, "999 B"},
+                  {nb_human_bytes, 999.6, "1.00 kB"},
+                  {nb_human_bytes, 1536, "1.54 kB"},
+                  {nb_human_bytes, 4.42e9, "4.42 GB"},
+                  {nb_human_bytes, 42.9e9, "42.9 GB"},
+                  {nb_human_bytes, 999.6e6, "1.00 GB"},
+                  {nb_human_count, 1.54e9, "1.54 B"},
+                  {nb_human_count, 12, "12"},
+                  {nb_human_time, 0.0123, "12 ms"},
+                  {nb_human_time, 0.9996, "1.00 s"},
+                  {nb_human_time, 5.5, "5.50 s"},
+                  {nb_human_time, 59.6, "1 min 00 s"},
+                  {nb_human_time, 125, "2 min 05 s"},
+                  {nb_human_time, 3599.9, "1 h 00 min"},
+                  {nb_human_time, 7384, "2 h 03 min"},
+                  {nb_human_time, NAN, "?"}};
     for (size_t i = 0; i < NB_COUNT(people); i++) {
         char text[32];
         people[i].print(text, people[i].value);
@@ -558,7 +598,8 @@ static void test_progress_lines(void **state)
     nb_meter_line(&m, NB_PROGRESS_PLAIN, 130, "layer 4", line, sizeof line);
     assert_string_equal(line, "quantize: 3/12 (25%), 30 s, 1 min 30 s left, layer 4");
     nb_meter_line(&m, NB_PROGRESS_JSON, 130, "layer \"4\"", line, sizeof line);
-    assert_string_equal(line, "{\"event\": \"progress\", \"task\": \"quantize\", \"done\": 3, \"total\": 12, \"what\": \"layer \\\"4\\\"\", \"elapsed_s\": 30, \"eta_s\": 90}");
+    assert_string_equal(line, "{\"event\": \"progress\", \"task\": \"quantize\", \"done\": 3, \"total\": 12, \"what\": "
+                              "\"layer \\\"4\\\"\", \"elapsed_s\": 30, \"eta_s\": 90}");
     m.done = m.total = 0;
     nb_meter_line(&m, NB_PROGRESS_PLAIN, 130, NULL, line, sizeof line);
     assert_string_equal(line, "quantize: 0, 30 s");

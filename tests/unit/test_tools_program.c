@@ -48,7 +48,8 @@ static int program(const char *input, int argc, const char *const *argv)
     }
     return code;
 }
-#define PROGRAM(input, ...) program(input, (int)NB_COUNT(((const char *const[]){__VA_ARGS__})), (const char *const[]){__VA_ARGS__})
+#define PROGRAM(input, ...)                                                                                              \
+    program(input, (int)NB_COUNT(((const char *const[]){__VA_ARGS__})), (const char *const[]){__VA_ARGS__})
 
 static void holds(const char *text, const char *part)
 {
@@ -86,7 +87,9 @@ static void test_program_codes(void **state)
     holds(printed[1], "awq format holds 4 bits only");
     assert_int_equal(PROGRAM(NULL, "quantize", "m", "--out", "/nowhere/x", "--data", "x", "--modality-weights", "1"), 2);
     holds(printed[1], "is not T:I:V");
-    assert_int_equal(PROGRAM(NULL, "quantize", unit_path("tools/demo/model"), "--out", "/nowhere/x", "--data", "x", "--modality-weights", "1:x"), 2);
+    assert_int_equal(PROGRAM(NULL, "quantize", unit_path("tools/demo/model"), "--out", "/nowhere/x", "--data", "x",
+                             "--modality-weights", "1:x"),
+                     2);
     holds(printed[1], "--modality-weights: 'x'");
     assert_int_equal(PROGRAM(NULL, "run", "m", "-p", "x", "--device", "cuda"), 5);
 }
@@ -96,7 +99,9 @@ static void test_inspect(void **state)
     (void)state;
     nb_error err = {0};
     cJSON   *tree;
-    assert_int_equal(PROGRAM(NULL, "inspect", unit_path("tools/demo/model"), "--json", "--tensors", "--filter", "^model\\.layers\\.0\\.mlp"), 0);
+    assert_int_equal(PROGRAM(NULL, "inspect", unit_path("tools/demo/model"), "--json", "--tensors", "--filter",
+                             "^model\\.layers\\.0\\.mlp"),
+                     0);
     OK(nb_json_parse(&tree, printed[0], strlen(printed[0]), "inspect", &err), &err);
     const cJSON *text = nb_json_find(tree, "text"), *all = NULL, *part;
     assert_int_equal(nb_json_find(text, "layers")->valueint, 6);
@@ -138,12 +143,13 @@ static void test_doctor(void **state)
     unsetenv("NIBBLE_ISA");
 }
 
-static const char conversations[] =
-    "{\"id\": \"first\", \"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"images/chat-0000-0.png\"}, {\"type\": "
-    "\"text\", \"text\": \"Read the receipt.\\nPlease try to answer the question with short words or phrases if possible.\"}]}]}\n"
-    "\n"
-    "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}\n"
-    "{\"id\": [3], \"messages\": [{\"role\": \"user\", \"content\": \"Hello there\"}]}\n";
+static const char conversations[] = "{\"id\": \"first\", \"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "
+                                    "\"image\", \"image\": \"images/chat-0000-0.png\"}, {\"type\": "
+                                    "\"text\", \"text\": \"Read the receipt.\\nPlease try to answer the question with "
+                                    "short words or phrases if possible.\"}]}]}\n"
+                                    "\n"
+                                    "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}\n"
+                                    "{\"id\": [3], \"messages\": [{\"role\": \"user\", \"content\": \"Hello there\"}]}\n";
 
 /* The "text" of each line, joined; the order and ids are checked. */
 static void read_answers(nb_buf *texts)
@@ -158,7 +164,8 @@ static void read_answers(nb_buf *texts)
         assert_true((nb_json_find(tree, "id") != NULL) == (n != 1));
         assert_true(nb_json_find(tree, "prompt_tokens")->valueint > 0);
         assert_non_null(nb_json_find(tree, "finish_reason"));
-        assert_true(nb_json_find(tree, "prompt_ms")->valuedouble >= 0 && nb_json_find(tree, "predicted_ms")->valuedouble >= 0);
+        assert_true(nb_json_find(tree, "prompt_ms")->valuedouble >= 0 &&
+                    nb_json_find(tree, "predicted_ms")->valuedouble >= 0);
         assert_true(nb_json_find(tree, "completion_tokens")->valueint <= 12);
         nb_buf_str(texts, nb_json_find(tree, "text")->valuestring);
         nb_buf_char(texts, '\n');
@@ -174,27 +181,38 @@ static void test_run(void **state)
     nb_buf alone = {0}, together = {0};
     snprintf(file, sizeof file, "%s", write_file("conversations.jsonl", conversations));
     const char *model = unit_path("tools/demo/model"), *images = unit_path("tools/demo/calib");
-    assert_int_equal(PROGRAM(NULL, "run", model, "--messages", file, "--image-root", images, "--temp", "0", "-n", "12", "-np", "1", "-q"), 0);
+    assert_int_equal(PROGRAM(NULL, "run", model, "--messages", file, "--image-root", images, "--temp", "0", "-n", "12",
+                             "-np", "1", "-q"),
+                     0);
     read_answers(&alone);
-    assert_int_equal(PROGRAM(NULL, "run", model, "--messages", file, "--image-root", images, "--temp", "0", "-n", "12", "-np", "3", "-t", "1", "-q"), 0);
+    assert_int_equal(PROGRAM(NULL, "run", model, "--messages", file, "--image-root", images, "--temp", "0", "-n", "12",
+                             "-np", "3", "-t", "1", "-q"),
+                     0);
     read_answers(&together);
     assert_string_equal(alone.data, together.data);
 
     /* the same picture by flag gives the same answer, streamed */
     char picture[600];
     snprintf(picture, sizeof picture, "%s/images/chat-0000-0.png", images);
-    const char *question = "Read the receipt.\nPlease try to answer the question with short words or phrases if possible.";
-    assert_int_equal(PROGRAM(NULL, "run", model, "-p", question, "--image", picture, "--temp", "0", "-n", "12", "--stats"), 0);
+    const char *question =
+        "Read the receipt.\nPlease try to answer the question with short words or phrases if possible.";
+    assert_int_equal(
+        PROGRAM(NULL, "run", model, "-p", question, "--image", picture, "--temp", "0", "-n", "12", "--stats"), 0);
     assert_int_equal(strncmp(printed[0], alone.data, strlen(printed[0])), 0);
     assert_true(strlen(printed[0]) > 1);
     holds(printed[1], "tokens/s");
-    assert_int_equal(PROGRAM(NULL, "run", model, "-f", write_file("question.txt", question), "--image", picture, "--temp", "0", "-n", "12", "--json"), 0);
+    assert_int_equal(PROGRAM(NULL, "run", model, "-f", write_file("question.txt", question), "--image", picture, "--temp",
+                             "0", "-n", "12", "--json"),
+                     0);
     holds(printed[0], "{\"text\": \"");
 
     /* a media path is relative to the data file unless told otherwise, and the refusal says where */
     assert_int_equal(PROGRAM(NULL, "run", model, "--messages", file), 5);
     holds(printed[1], "conversations.jsonl line 1");
-    assert_int_equal(PROGRAM(NULL, "run", model, "--messages", write_file("bad.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"x\": 1}\n")), 5);
+    assert_int_equal(
+        PROGRAM(NULL, "run", model, "--messages",
+                write_file("bad.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"x\": 1}\n")),
+        5);
     holds(printed[1], "bad.jsonl line 2");
     assert_string_equal(printed[0], ""); /* refused before anything was computed */
     assert_int_equal(PROGRAM(NULL, "run", model, "-p", "x", "--min-pixels", "5000", "--max-pixels", "4000"), 2);
@@ -207,7 +225,9 @@ static void test_chat(void **state)
     (void)state;
     const char *model = unit_path("tools/demo/model");
     char        input[1024];
-    snprintf(input, sizeof input, "/image %s/images/chat-0000-0.png\nRead the receipt.\n\n/stats\n//literally\n/system Short.\nHello\n/quit\nnever\n",
+    snprintf(input, sizeof input,
+             "/image %s/images/chat-0000-0.png\nRead the receipt.\n\n/stats\n//literally\n/system "
+             "Short.\nHello\n/quit\nnever\n",
              unit_path("tools/demo/calib"));
     assert_int_equal(PROGRAM(input, "chat", model, "--temp", "0", "-n", "6"), 0);
     int lines = 0;
@@ -233,8 +253,10 @@ static void test_quantize(void **state)
     snprintf(recipe, sizeof recipe, "%s/recipe.json", first);
     snprintf(weights[0], sizeof weights[0], "%s/model.safetensors", first);
     snprintf(weights[1], sizeof weights[1], "%s/model.safetensors", second);
-    assert_int_equal(PROGRAM(NULL, "quantize", unit_path("tools/demo/model"), "--out", first, "--data", unit_path("tools/demo/calib/chat.jsonl"),
-                             "--method", "gptq", "--samples", "2", "--bits", "8", "--json", "-t", "1"), 0);
+    assert_int_equal(PROGRAM(NULL, "quantize", unit_path("tools/demo/model"), "--out", first, "--data",
+                             unit_path("tools/demo/calib/chat.jsonl"), "--method", "gptq", "--samples", "2", "--bits",
+                             "8", "--json", "-t", "1"),
+                     0);
     nb_error err = {0};
     cJSON   *tree;
     OK(nb_json_parse(&tree, printed[0], strlen(printed[0]), "quantize", &err), &err);

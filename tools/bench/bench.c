@@ -1,6 +1,7 @@
 /* bench.c - see bench.h. */
 #include "tools/bench/bench.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,4 +151,13 @@ uint64_t nb_peak_memory(void)
         if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
     fclose(f);
     return (uint64_t)kib * 1024;
+}
+
+void nb_peak_memory_reset(void)
+{
+    malloc_trim(0);
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    if (!f) return;
+    fputs("5", f); /* proc(5): reset the peak resident set size */
+    fclose(f);
 }

@@ -33,7 +33,9 @@ nb_status nb_bench_run(nb_bench_result *out, nb_engine *e, const nb_bench_test *
                        bool (*stop)(void), nb_error *err);
 void      nb_bench_name(char out[96], const nb_bench_test *test);
 
-/* Largest resident size of this process so far, bytes (VmHWM); 0 where the system does not say. */
+/* Largest resident size of this process since its start or the last reset, bytes (VmHWM); 0 where the system does not say.
+ * A reset gives freed memory back to the system first; it does nothing where /proc is not writable. */
 uint64_t  nb_peak_memory(void);
+void      nb_peak_memory_reset(void);
 
 #endif

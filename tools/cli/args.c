@@ -49,8 +49,8 @@ const nb_arg nb_common_args[NB_COMMON_ARGS] = {
      .help = "no notes and no progress; warnings and errors only"},
     {.name = "json", .type = NB_ARG_BOOL, .at = offsetof(nb_common, json), .group = "General",
      .help = "results as JSON on standard output, errors too"},
-    {.name = "progress", .type = NB_ARG_CHOICE, .at = offsetof(nb_common, progress), .choices = "auto|bar|plain|json|none",
-     .text = "auto", .group = "General", .advanced = true,
+    {.name = "progress", .type = NB_ARG_CHOICE, .at = offsetof(nb_common, progress),
+     .choices = "auto|bar|plain|json|none", .text = "auto", .group = "General", .advanced = true,
      .help = "how progress is shown on standard error; auto is a bar on a terminal and seldom lines elsewhere"},
     {.name = "config", .type = NB_ARG_STRING, .at = offsetof(nb_common, config), .metavar = "FILE", .group = "General",
      .advanced = true, .help = "JSON file of options: {\"threads\": 4, \"quantize\": {\"bits\": 8}}"},
@@ -218,8 +218,8 @@ static nb_status set_from_json(nb_args *a, slot *s, const cJSON *v, bool negated
     if (cJSON_IsString(v)) return set(a, s, v->valuestring, negated, rank, what, err);
     if (cJSON_IsBool(v)) return set(a, s, cJSON_IsTrue(v) ? "true" : "false", negated, rank, what, err);
     if (cJSON_IsNumber(v)) {
-        snprintf(number, sizeof number, fabs(v->valuedouble) < 1e15 && v->valuedouble == floor(v->valuedouble) ? "%.0f" : "%.17g",
-                 v->valuedouble);
+        snprintf(number, sizeof number,
+                 fabs(v->valuedouble) < 1e15 && v->valuedouble == floor(v->valuedouble) ? "%.0f" : "%.17g", v->valuedouble);
         return set(a, s, number, negated, rank, what, err);
     }
     if (cJSON_IsArray(v) && (s->arg->type == NB_ARG_STRINGS || s->arg->type == NB_ARG_INTS)) {
@@ -252,7 +252,8 @@ static nb_status config_object(nb_args *a, const cJSON *object, const char *file
             snprintf(what, sizeof what, "%s: unknown option ", file);
             return unknown(a, what, word, false, err);
         }
-        if (strcmp(word, "config") == 0) return nb_fail(err, NB_ERR_ARGUMENT, "%s: a config file cannot name another one", what);
+        if (strcmp(word, "config") == 0)
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: a config file cannot name another one", what);
         NB_TRY(set_from_json(a, &a->slots[i], v, negated, section ? RANK_CONFIG_SECTION : RANK_CONFIG, what, err));
     }
     return NB_OK;
@@ -308,7 +309,8 @@ static nb_status read_flag(nb_args *a, int argc, char *const *argv, int *i, use 
             if (a->slots[k].arg->brief && strcmp(a->slots[k].arg->brief, word + 1) == 0) u->slot = k;
         for (size_t k = 0; k < a->count && u->slot == a->count; k++) { /* -n128 */
             const char *brief = a->slots[k].arg->brief;
-            if (brief && !brief[1] && brief[0] == word[1] && a->slots[k].arg->type != NB_ARG_BOOL) u->slot = k, u->value = word + 2;
+            if (brief && !brief[1] && brief[0] == word[1] && a->slots[k].arg->type != NB_ARG_BOOL)
+                u->slot = k, u->value = word + 2;
         }
         if (u->slot == a->count)
             return nb_fail(err, NB_ERR_ARGUMENT, "unknown flag '%s'; 'nibble %s --help=all' lists what there is", word,

@@ -7,9 +7,9 @@
  *     static const nb_arg my_args[] = {
  *         {.name = "model", .type = NB_ARG_STRING, .at = offsetof(options, model), .positional = true, .required = true,
  *          .metavar = "MODEL", .help = "checkpoint directory"},
- *         {.name = "samples", .brief = "n", .aliases = "nsamples,num-samples", .type = NB_ARG_INT, .at = offsetof(options, samples),
- *          .metavar = "N", .text = "128", .min = 1, .max = 1e6, .help = "conversations to use", .group = "Data"},
- *         {.name = "shuffle", .type = NB_ARG_BOOL, .at = offsetof(options, shuffle), .text = "false", .help = "...", .group = "Data"},
+ *         {.name = "samples", .brief = "n", .aliases = "nsamples,num-samples", .type = NB_ARG_INT,
+ *          .at = offsetof(options, samples), .metavar = "N", .text = "128", .min = 1, .max = 1e6, .help = "conversations to use", .group = "Data"},
+ *         {.name = "shuffle", .type = NB_ARG_BOOL, .at = offsetof(options, shuffle), .text = "false", .help = "..."},
  *     };
  *     static const nb_arg_block blocks[] = {
  *         {my_args, NB_COUNT(my_args), 0},
@@ -33,7 +33,7 @@ typedef enum {
     NB_ARG_BOOL,    /* bool: true/false, yes/no, on/off, 1/0; as a flag without value, with --no-NAME for the opposite */
     NB_ARG_INT,     /* int64_t within [min, max]; suffix k = 1024, m = 1024^2; products: 1280*28*28 */
     NB_ARG_NUMBER,  /* double within [min, max], finite */
-    NB_ARG_SIZE,    /* uint64_t bytes within [min, max]: 512, 8G = 8GiB = 8 * 2^30, 4GB = 4 * 10^9 (as Hugging Face); fractions */
+    NB_ARG_SIZE,    /* uint64_t bytes within [min, max]: 512, 8G = 8GiB = 8 * 2^30, 4GB = 4 * 10^9; fractions */
     NB_ARG_STRING,  /* const char * */
     NB_ARG_CHOICE,  /* int: index into .choices ("awq|gptq|rtn") */
     NB_ARG_STRINGS, /* nb_strings: every use of the flag adds one */
@@ -92,7 +92,8 @@ typedef struct {
 
 /* argv[0] is the first argument after the verb.  options [command->options_size] must be zeroed; its strings and lists belong
  * to *out.  When --help or --version is among the arguments nothing else is checked and nb_args_wants tells. */
-nb_status     nb_args_parse(nb_args **out, const nb_command *command, void *options, int argc, char *const *argv, nb_error *err);
+nb_status     nb_args_parse(nb_args **out, const nb_command *command, void *options, int argc, char *const *argv,
+                            nb_error *err);
 void          nb_args_free(nb_args *a);
 nb_arg_source nb_args_source(const nb_args *a, const char *name); /* name must exist */
 static inline bool nb_args_given(const nb_args *a, const char *name) { return nb_args_source(a, name) != NB_FROM_DEFAULT; }

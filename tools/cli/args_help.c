@@ -128,7 +128,8 @@ static bool seen_before(const nb_command *command, const nb_arg *stop)
 
 void nb_args_help(const nb_command *command, bool all, nb_buf *out)
 {
-    nb_buf_printf(out, "nibble %s - %s\n\nUsage: nibble %s %s\n\n", command->name, command->summary, command->name, command->usage);
+    nb_buf_printf(out, "nibble %s - %s\n\nUsage: nibble %s %s\n\n", command->name, command->summary, command->name,
+                  command->usage);
     wrap(out, command->about, 0, 0);
     for (const nb_arg_block *b = command->blocks; b->args; b++)
         for (size_t i = 0; i < b->count; i++)
@@ -139,8 +140,8 @@ void nb_args_help(const nb_command *command, bool all, nb_buf *out)
     if (all) {
         nb_buf_str(out, "\nOther ways to set a flag:\n  ");
         wrap(out,
-             "Every flag is also an environment variable (--group-size: NIBBLE_GROUP_SIZE) and a key of --config FILE (\"group_size\", "
-             "at the top level or inside an object named after the command). A flag wins over the environment, that over the config "
+             "Every flag is also an environment variable (--group-size: NIBBLE_GROUP_SIZE) and a key of --config FILE "
+             "(\"group_size\", at the top level or inside an object named after the command). A flag wins over the environment, that over the config "
              "file, that over the default. Underscores may stand for dashes. Counts take k (1024) and m; sizes take K, M, G, T "
              "(powers of 1024) or KB, MB, GB, TB (powers of 1000).",
              2, 2);

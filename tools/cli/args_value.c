@@ -153,7 +153,7 @@ nb_status nb_parse_ints(nb_ints *list, const char *text, double min, double max,
             char range[96];
             range_text(range, min, max);
             return nb_fail(err, NB_ERR_ARGUMENT,
-                           "%s: '%s' is not a list of whole numbers %s (1,4,8 or first-last, first-last+step, first-last*factor)",
+                           "%s: '%s' is not a list of whole numbers %s (1,4,8, 1-9, 0-64+8, 1-64*2)",
                            what, text, range);
         }
         for (int64_t v = first; v <= last;) {
@@ -182,7 +182,8 @@ static int distance(const char *a, const char *b)
             int best = row[1][j - 1] + (a[i - 1] != b[j - 1]);
             if (row[1][j] + 1 < best) best = row[1][j] + 1;
             if (row[2][j - 1] + 1 < best) best = row[2][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && row[0][j - 2] + 1 < best) best = row[0][j - 2] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && row[0][j - 2] + 1 < best)
+                best = row[0][j - 2] + 1;
             row[2][j] = best;
         }
         memcpy(row[0], row[1], sizeof row[0]);

@@ -14,6 +14,8 @@ static struct {
     bool verbose, quiet, json;
 } wanted;
 
+static bool reader_gone; /* standard output is a pipe that somebody closed, such as `| head` */
+
 void nb_output_setup(const nb_common *common)
 {
     wanted.verbose = common->verbose;
@@ -80,9 +82,9 @@ void nb_warn_lines(const char *text, const char *prefix)
 
 nb_status nb_print_text(const char *text, size_t n, nb_error *err)
 {
-    if ((n && fwrite(text, 1, n, stdout) != n) || fflush(stdout) != 0)
-        return nb_fail(err, NB_ERR_IO, "standard output: %s", strerror(errno));
-    return NB_OK;
+    if ((n == 0 || fwrite(text, 1, n, stdout) == n) && fflush(stdout) == 0) return NB_OK;
+    reader_gone = errno == EPIPE;
+    return nb_fail(err, NB_ERR_IO, "standard output: %s", strerror(errno));
 }
 
 nb_status nb_print(const nb_buf *text, nb_error *err)
@@ -95,6 +97,7 @@ nb_status nb_print(const nb_buf *text, nb_error *err)
 void nb_print_error(const nb_error *err, int exit_code, bool json)
 {
     nb_meter_clear();
+    if (reader_gone) return; /* who closed the pipe knows */
     fprintf(stderr, "nibble: error: %s\n", err->text);
     if (!json) return;
     nb_buf  out = {0};

@@ -17,8 +17,8 @@ typedef struct {
 } nb_meter;
 
 void nb_meter_start(nb_meter *m, const char *task); /* "quantize" */
-/* Cheap: draws at most ten times a second (bar, json) or every 10 s and at the end (plain).  total 0: unknown.  what: what is being
- * done now, or NULL. */
+/* Cheap: draws at most ten times a second (bar, json) or every 10 s and at the end (plain).  total 0: unknown.
+ * what: what is being done now, or NULL. */
 void nb_meter_update(nb_meter *m, size_t done, size_t total, const char *what);
 void nb_meter_finish(nb_meter *m); /* clears the bar, so that results do not run into it; harmless when nothing was drawn */
 void nb_meter_clear(void);         /* the same for whoever is about to print; the next update draws again */

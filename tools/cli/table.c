@@ -207,7 +207,8 @@ static void csv_cell(const cell *c, nb_buf *out)
     char text[40] = "";
     if (c->kind == CELL_INT) snprintf(text, sizeof text, "%" PRId64, c->integer);
     if (c->kind == CELL_BOOL) snprintf(text, sizeof text, "%s", c->integer ? "true" : "false");
-    if ((c->kind == CELL_NUMBER || c->kind == CELL_PAIR) && isfinite(c->number)) snprintf(text, sizeof text, "%.17g", c->number);
+    if ((c->kind == CELL_NUMBER || c->kind == CELL_PAIR) && isfinite(c->number))
+        snprintf(text, sizeof text, "%.17g", c->number);
     csv_field(out, c->kind == CELL_TEXT && c->text ? c->text : text);
 }
 
