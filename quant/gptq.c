@@ -21,6 +21,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "quant/linalg.h"
 
@@ -193,7 +194,7 @@ static void solve_tile(void *context, size_t item, int thread)
     int rows = s->n - first < ROWS ? s->n - first : ROWS;
     float *tile = s->scratch + (size_t)thread * s->scratch_size, *errors = tile + (size_t)s->width * ROWS;
     float *row = errors + (size_t)s->width * ROWS;
-    float scale[ROWS], zero[ROWS], code[ROWS], maxq = (float)((1 << out->bits) - 1);
+    float scale[ROWS], zero[ROWS], code[ROWS], e[ROWS], maxq = (float)((1 << out->bits) - 1);
     for (int r = 0; r < ROWS; r++) { /* rows past the last are zeros */
         scale[r] = 1.0f;
         zero[r] = 0.0f;
@@ -208,14 +209,16 @@ static void solve_tile(void *context, size_t item, int thread)
                 scale[r] = out->scales[(size_t)(first + r) * out->groups + g];
                 zero[r] = (float)out->zeros[(size_t)(first + r) * out->groups + g];
             }
-        const float *u = s->u + (size_t)t * k;
-        float *w = tile + t * ROWS, *e = errors + t * ROWS;
-        for (int r = 0; r < ROWS; r++) {
+        const float *u = s->u + (size_t)t * k, *w = tile + t * ROWS;
+        for (int r = 0; r < ROWS; r++) { /* e is local so that the compiler sees that it meets no other array */
             code[r] = nb_round_within(w[r] / scale[r], -zero[r], maxq - zero[r]);
             e[r] = (w[r] - code[r] * scale[r]) / u[t];
         }
-        for (int j = t + 1; j < width; j++)
-            for (int r = 0; r < ROWS; r++) tile[j * ROWS + r] -= e[r] * u[j];
+        for (int j = t + 1; j < width; j++) {
+            float *later = tile + j * ROWS, factor = u[j];
+            for (int r = 0; r < ROWS; r++) later[r] -= e[r] * factor;
+        }
+        memcpy(errors + t * ROWS, e, sizeof e);
         for (int r = 0; r < rows; r++) out->codes[(size_t)(first + r) * k + s->order[i]] = (uint8_t)(code[r] + zero[r]);
     }
     if (s->end < k)

@@ -9,14 +9,26 @@
 
 #include <cblas.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { TILE = 256 };
 
-void nb_parallel_blas(nb_pool *pool, size_t items, nb_body *body, void *context)
+/* The pthread flavour is linked because the serial one shares its buffers without a lock (0.3.21), but it starts threads when
+ * it is loaded: they are sent home, nibble's pool is the only one.  Weak: another flavour may stand in its place. */
+extern int blas_thread_shutdown_(void) __attribute__((weak));
+
+static void single_threaded(void)
 {
     openblas_set_num_threads(1);
+    if (openblas_get_parallel() == OPENBLAS_THREAD && blas_thread_shutdown_) blas_thread_shutdown_();
+}
+
+void nb_parallel_blas(nb_pool *pool, size_t items, nb_body *body, void *context)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, single_threaded);
     if (openblas_get_parallel() == OPENBLAS_THREAD)
         nb_parallel(pool, items, body, context);
     else

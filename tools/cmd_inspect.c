@@ -1,4 +1,4 @@
-/* cmd_inspect.c - what a checkpoint is, told from its headers and JSON files; no weight is read.
+/* cmd_inspect.c - what a checkpoint is, told from its headers and JSON files; weights are read for --dequantized only.
  *
  * Tensor parallelism.  o_proj and down_proj are split along their inputs, so each of t ranks must get whole groups, and the
  * heads of the decoder and of the vision tower must divide as well (KV heads may be repeated instead):
@@ -13,6 +13,7 @@
 #include "runtime/io/checkpoint.h"
 #include "runtime/io/file.h"
 #include "runtime/model/config.h"
+#include "runtime/model/linear.h"
 #include "runtime/vision/preprocess.h"
 #include "tools/cli/output.h"
 #include "tools/cli/table.h"
@@ -21,7 +22,7 @@
 typedef struct {
     nb_common   common;
     const char *model, *filter;
-    bool        tensors, chat_template;
+    bool        tensors, dequantized, chat_template;
 } options;
 
 static const nb_arg inspect_args[] = {
@@ -30,7 +31,10 @@ static const nb_arg inspect_args[] = {
     {.name = "tensors", .type = NB_ARG_BOOL, .at = offsetof(options, tensors), .group = "What to show",
      .help = "list the tensors: name, type, shape, bytes, file"},
     {.name = "filter", .type = NB_ARG_STRING, .at = offsetof(options, filter), .metavar = "RE", .group = "What to show",
-     .help = "with --tensors: only names that match this extended regular expression"},
+     .help = "with --tensors or --dequantized: only names that match this extended regular expression"},
+    {.name = "dequantized", .type = NB_ARG_BOOL, .at = offsetof(options, dequantized), .group = "What to show",
+     .help = "read the decoder's linears and print, for each, name, shape [n, k] and the FNV-1a 64 hash of its dequantized "
+             "float32 bytes (little endian, row by row), so that other readers can be compared bit for bit"},
     {.name = "chat-template", .type = NB_ARG_BOOL, .at = offsetof(options, chat_template), .group = "What to show",
      .help = "print the checkpoint's chat template and nothing else"},
 };
@@ -216,6 +220,16 @@ static nb_status part_table(nb_table **out, const facts *f, nb_error *err)
     return NB_OK;
 }
 
+/* pattern is left alone when there is no filter; otherwise free it with regfree. */
+static nb_status compile_filter(regex_t *pattern, const char *filter, nb_error *err)
+{
+    int code = filter ? regcomp(pattern, filter, REG_EXTENDED | REG_NOSUB) : 0;
+    if (!code) return NB_OK;
+    char why[128];
+    regerror(code, pattern, why, sizeof why);
+    return nb_fail(err, NB_ERR_ARGUMENT, "--filter '%s': %s", filter, why);
+}
+
 static nb_status tensor_table(nb_table **out, const facts *f, nb_error *err)
 {
     static const nb_column columns[] = {{.key = "name", .title = "tensor"},
@@ -225,14 +239,7 @@ static nb_status tensor_table(nb_table **out, const facts *f, nb_error *err)
                                         {.key = "file", .title = "file"}};
     regex_t pattern;
     bool    filter = f->opt->filter != NULL;
-    if (filter) {
-        int code = regcomp(&pattern, f->opt->filter, REG_EXTENDED | REG_NOSUB);
-        if (code) {
-            char why[128];
-            regerror(code, &pattern, why, sizeof why);
-            return nb_fail(err, NB_ERR_ARGUMENT, "--filter '%s': %s", f->opt->filter, why);
-        }
-    }
+    NB_TRY(compile_filter(&pattern, f->opt->filter, err));
     nb_status s = nb_table_new(out, columns, NB_COUNT(columns), err);
     for (size_t i = 0; s == NB_OK && i < nb_checkpoint_count(f->checkpoint); i++) {
         const nb_entry *e = nb_checkpoint_at(f->checkpoint, i);
@@ -249,6 +256,63 @@ static nb_status tensor_table(nb_table **out, const facts *f, nb_error *err)
         nb_table_text(*out, shape);
         nb_table_int(*out, (int64_t)e->tensor->bytes);
         nb_table_text(*out, slash ? slash + 1 : path);
+    }
+    if (filter) regfree(&pattern);
+    return s;
+}
+
+/* FNV-1a, 64 bits: slow and simple, so that another reader writes it in three lines. */
+static uint64_t fnv1a(const void *bytes, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const unsigned char *b = bytes, *end = b + n; b < end; b++) hash = (hash ^ *b) * 0x100000001b3u;
+    return hash;
+}
+
+static nb_status dequantized_row(nb_table *t, const facts *f, const char *name, int n, int k, nb_error *err)
+{
+    nb_linear linear;
+    float    *w = NULL;
+    NB_TRY(nb_linear_read(&linear, f->checkpoint, &f->config.quant, name, n, k, -1, err));
+    nb_status s = nb_alloc(&w, (size_t)n * (size_t)k, sizeof *w, name, err);
+    if (s == NB_OK) {
+        char shape[32], hash[17];
+        nb_weights_to_f32(w, &linear.weights);
+        snprintf(shape, sizeof shape, "[%d, %d]", n, k);
+        snprintf(hash, sizeof hash, "%016llx", (unsigned long long)fnv1a(w, (size_t)n * (size_t)k * sizeof *w));
+        nb_table_text(t, name);
+        nb_table_text(t, shape);
+        nb_table_text(t, hash);
+    }
+    free(w);
+    nb_linear_free(&linear);
+    return s;
+}
+
+static nb_status dequantized_table(nb_table **out, const facts *f, nb_error *err)
+{
+    static const nb_column columns[] = {{.key = "name", .title = "linear"},
+                                        {.key = "shape", .title = "shape"},
+                                        {.key = "fnv1a64", .title = "FNV-1a 64 of f32"}};
+    const nb_config *c = &f->config;
+    int              heads = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    const struct {
+        const char *name;
+        int         n, k;
+    } linears[] = {{"self_attn.q_proj", heads, c->hidden},      {"self_attn.k_proj", kv, c->hidden},
+                   {"self_attn.v_proj", kv, c->hidden},         {"self_attn.o_proj", c->hidden, heads},
+                   {"mlp.gate_proj", c->intermediate, c->hidden}, {"mlp.up_proj", c->intermediate, c->hidden},
+                   {"mlp.down_proj", c->hidden, c->intermediate}};
+    regex_t pattern;
+    bool    filter = f->opt->filter != NULL;
+    NB_TRY(compile_filter(&pattern, f->opt->filter, err));
+    nb_status s = nb_table_new(out, columns, NB_COUNT(columns), err);
+    for (int i = 0; s == NB_OK && i < c->layers * (int)NB_COUNT(linears); i++) {
+        int  which = i % (int)NB_COUNT(linears);
+        char name[64];
+        snprintf(name, sizeof name, "model.layers.%d.%s", i / (int)NB_COUNT(linears), linears[which].name);
+        if (filter && regexec(&pattern, name, 0, NULL, 0) != 0) continue;
+        s = dequantized_row(*out, f, name, linears[which].n, linears[which].k, err);
     }
     if (filter) regfree(&pattern);
     return s;
@@ -325,11 +389,22 @@ static void emit_degrees(nb_emit *e, const char *key, const nb_config *c, int g)
     nb_emit_raw(e, key, list);
 }
 
-static void json_report(const facts *f, const nb_table *parts, const nb_table *tensors, nb_buf *out)
+/* A table under a key; nothing without one. */
+static void emit_table(nb_emit *e, const char *key, const nb_table *table, nb_buf *out)
+{
+    nb_buf rows = {0};
+    if (!table) return;
+    nb_table_print(table, NB_TABLE_JSON, &rows);
+    nb_emit_raw(e, key, rows.data ? rows.data : "[]");
+    if (rows.failed) out->failed = true;
+    nb_buf_free(&rows);
+}
+
+static void json_report(const facts *f, const nb_table *parts, const nb_table *tensors, const nb_table *dequantized,
+                        nb_buf *out)
 {
     const nb_config *c = &f->config;
     nb_emit          e = nb_emit_start(out, true);
-    nb_buf           rows = {0};
     nb_emit_open(&e, NULL, '{');
     nb_emit_string(&e, "path", nb_checkpoint_path(f->checkpoint));
     nb_emit_string(&e, "architecture", "Qwen2-VL");
@@ -378,32 +453,32 @@ static void json_report(const facts *f, const nb_table *parts, const nb_table *t
     for (size_t i = 0; i < NB_COUNT(side_files); i++)
         nb_emit_bool(&e, side_files[i].name, has(f->opt->model, side_files[i].name));
     nb_emit_close(&e);
-    nb_table_print(parts, NB_TABLE_JSON, &rows);
-    nb_emit_raw(&e, "parts", rows.data ? rows.data : "[]");
-    if (tensors) {
-        nb_buf_clear(&rows);
-        nb_table_print(tensors, NB_TABLE_JSON, &rows);
-        nb_emit_raw(&e, "tensors", rows.data ? rows.data : "[]");
-    }
-    if (rows.failed) out->failed = true;
+    emit_table(&e, "parts", parts, out);
+    emit_table(&e, "tensors", tensors, out);
+    emit_table(&e, "dequantized", dequantized, out);
     nb_emit_close(&e);
-    nb_buf_free(&rows);
 }
 
 static nb_status report(facts *f, nb_error *err)
 {
-    nb_table *parts = NULL, *tensors = NULL;
+    nb_table *parts = NULL, *tensors = NULL, *dequantized = NULL;
     nb_buf    out = {0};
     nb_status s = part_table(&parts, f, err);
     if (s == NB_OK && f->opt->tensors) s = tensor_table(&tensors, f, err);
+    if (s == NB_OK && f->opt->dequantized) s = dequantized_table(&dequantized, f, err);
     if (s == NB_OK) {
-        if (nb_json_wanted()) json_report(f, parts, tensors, &out);
-        else if (tensors) nb_table_print(tensors, NB_TABLE_MD, &out);
-        else text_report(f, parts, &out);
+        if (nb_json_wanted()) json_report(f, parts, tensors, dequantized, &out);
+        else if (!tensors && !dequantized) text_report(f, parts, &out);
+        else {
+            if (tensors) nb_table_print(tensors, NB_TABLE_MD, &out);
+            if (tensors && dequantized) nb_buf_char(&out, '\n');
+            if (dequantized) nb_table_print(dequantized, NB_TABLE_MD, &out);
+        }
         s = nb_print(&out, err);
     }
     nb_table_free(parts);
     nb_table_free(tensors);
+    nb_table_free(dequantized);
     nb_buf_free(&out);
     return s;
 }
@@ -413,8 +488,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     const options *opt = opaque;
     facts          f = {.opt = opt};
     (void)args;
-    if (opt->filter && !opt->tensors)
-        return nb_fail(err, NB_ERR_ARGUMENT, "--filter chooses tensors: give --tensors with it");
+    if (opt->filter && !opt->tensors && !opt->dequantized)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--filter chooses tensors: give --tensors or --dequantized with it");
     if (!nb_is_directory(opt->model))
         return nb_fail(err, NB_ERR_INPUT, "%s: no such directory; give a checkpoint directory", opt->model);
     if (opt->chat_template) {
@@ -450,7 +525,7 @@ const nb_command nb_command_inspect = {
     .usage = "MODEL [flags]",
     .about = "Reads the headers and JSON files of a checkpoint directory, checks them, and prints the architecture, "
              "the size of each part, how it is quantized, on how many GPUs its groups can be split (TP degrees), and "
-             "which side files are there. No weight is read, so it takes no time on any size.",
+             "which side files are there. No weight is read, so it takes no time on any size, except with --dequantized.",
     .examples = "  nibble inspect Qwen2-VL-2B-Instruct\n"
                 "  nibble inspect Qwen2-VL-2B-Instruct-AWQ --tensors --filter 'layers\\.0\\.'\n"
                 "  nibble inspect MODEL --json\n",

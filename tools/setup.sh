@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what nibble builds with on Debian 12, only what is missing.  Nothing else is touched.
 set -eu
-packages="build-essential cmake pkg-config libcmocka-dev libopenblas-serial-dev libcjson-dev libzstd-dev libspng-dev
+packages="build-essential cmake pkg-config libcmocka-dev libopenblas-pthread-dev libcjson-dev libzstd-dev libspng-dev
 libjpeg62-turbo-dev libwebp-dev libutf8proc-dev libcurl4-openssl-dev libstb-dev libxxhash-dev python3-minimal"
 missing=""
 for p in $packages; do

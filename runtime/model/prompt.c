@@ -48,6 +48,8 @@ static nb_status read_media(nb_patches *out, const nb_part *part, const nb_promp
     bool video = part->kind == NB_PART_VIDEO;
     if (video && part->is_file)
         return nb_fail(err, NB_ERR_UNSUPPORTED, "video file '%.120s': give the video as a list of pictures (frames)", part->frames[0]);
+    if (!video && !part->text)
+        return nb_fail(err, NB_ERR_INPUT, "a picture without a source: give its path or URL in \"image\" or \"image_url\"");
     int       count = video ? part->frame_count : 1;
     nb_image *frames = NULL;
     if (count < 1) return nb_fail(err, NB_ERR_INPUT, "a video without frames");

@@ -180,11 +180,48 @@ static void company_changes_nothing(void **state)
     nb_samples_free(&all);
 }
 
+/* One sample with a picture through nb_layer_forward called by hand, with its own three rows of positions. */
+static void layer_is_the_decoder_layer(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         s;
+    nb_samples_options o = demo(1);
+    const nb_config   *c = &model->config;
+    OK(nb_samples_load(&s, model, &o, &err), &err);
+    OK(nb_samples_embed(&s, model, &err), &err);
+    const nb_prompt *p = &s.prompts[0];
+    assert_true(s.by_modality[NB_TOKEN_IMAGE] > 0);
+    assert_true(memcmp(p->position, p->position + p->count, p->count * sizeof *p->position) != 0); /* T and H differ */
+
+    size_t      pages = (p->count + NB_KV_PAGE - 1) / NB_KV_PAGE, half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * 4;
+    size_t      bytes = p->count * (size_t)c->hidden * sizeof(float);
+    char       *memory = ops.alloc(&ops, pages * 2 * half);
+    float      *x = ops.alloc(&ops, bytes);
+    void      **page = malloc(pages * sizeof *page);
+    nb_scratch *scratch;
+    for (size_t i = 0; i < pages; i++) page[i] = memory + i * 2 * half;
+    memcpy(x, s.hidden[0], bytes);
+    OK(nb_scratch_new(&scratch, model, p->count, &err), &err);
+    nb_rope_prepare(model, scratch, p->position, p->count, p->count);
+    nb_attn attn = {c->heads, c->kv_heads, c->head_dim, 1.0f / sqrtf((float)c->head_dim), NB_F32, 0, half};
+    nb_span span = {0, p->count, 0, page};
+    nb_layer_forward(model, &model->layers[0], scratch, &attn, &span, 1, x, p->count, NULL, NULL);
+    OK(nb_samples_layer(&s, model, &model->layers[0], NULL, true, &err), &err);
+    assert_memory_equal(s.hidden[0], x, bytes);
+    nb_scratch_free(scratch);
+    ops.free(&ops, memory);
+    ops.free(&ops, x);
+    free(page);
+    nb_samples_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_rows),   cmocka_unit_test(long_rows_are_left_out),
         cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
+        cmocka_unit_test(layer_is_the_decoder_layer),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

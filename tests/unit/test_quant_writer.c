@@ -146,6 +146,12 @@ static void shards_fill_greedily(void **state)
     cJSON_Delete(index);
     drop("many");
 
+    OK(nb_writer_new(&w, in_folder("exact"), 54, false, &err), &err); /* a shard may be filled to the last byte */
+    OK(write_all(w, &err), &err);
+    nb_writer_free(w);
+    check_all(in_folder("exact"), 4); /* 80 | 48 6 | 5 4 0 | 48 */
+    drop("exact");
+
     OK(nb_writer_new(&w, in_folder("small"), 10, false, &err), &err); /* every tensor is larger: one each, but small ones share */
     OK(write_all(w, &err), &err);
     nb_writer_free(w);
