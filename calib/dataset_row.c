@@ -257,6 +257,8 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     bool other_kind = r->form == NB_DATA_OPENAI || !strcmp(text_key, "content"); /* null or parts may stand there */
     if (!cJSON_IsString(content) && !(other_kind && who != SAYS_CALL && (!content || cJSON_IsArray(content))))
         return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: expected text", r->where, path, text_key);
+    if (!content && !nb_json_find(m, "tool_calls"))
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s is missing or null; an empty message is \"\"", r->where, path, text_key);
     if (who == SAYS_CALL) return add_calls(r, out, content->valuestring, path, err);
     if (content) NB_TRY(add_content(r, out, content, err));
     cJSON_ArrayForEach(other, m) { /* tool_calls, tool_call_id, name */

@@ -45,7 +45,7 @@ typedef enum { NB_ACT_SILU, NB_ACT_QUICK_GELU, NB_ACT_GELU } nb_act;
 
 typedef struct nb_ops nb_ops;
 struct nb_ops {
-    const char *name; /* "ref", "avx2", "avx512" */
+    const char *name; /* "ref", "avx2", "avx512"; "cuda" with isa NB_ISA_LEVELS */
     nb_isa      isa;
     nb_pool    *pool; /* borrowed */
 
@@ -95,6 +95,8 @@ struct nb_ops {
      * weight host f32 [rows] or NULL for all ones. */
     void (*gram)(const nb_ops *, double *h, double *sum_abs, float *max_abs, const float *x_d, size_t ldx, size_t rows, int k,
                  const float *weight);
+
+    void *state; /* the backend's own (stream, device, first error); the CPU levels have none: NULL */
 };
 
 /* The best level that this CPU and OS allow, at most `limit`. */

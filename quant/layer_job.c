@@ -57,7 +57,8 @@ static nb_status declare_vector(nb_job *job, const char *name, nb_error *err)
     const nb_entry *e = nb_checkpoint_find(job->model->checkpoint, name);
     if (!e)
         return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is missing", nb_checkpoint_path(job->model->checkpoint), name);
-    return nb_writer_declare(job->writer, name, nb_plain_dtype(&job->plain, e->tensor->dtype), e->tensor->rank, e->tensor->shape, err);
+    const nb_tensor *t = e->tensor;
+    return nb_writer_declare(job->writer, name, nb_plain_dtype(&job->plain, t->dtype), t->rank, t->shape, err);
 }
 
 nb_status nb_layer_job_declare(nb_job *job, int layer, nb_error *err)
@@ -155,9 +156,10 @@ static nb_status watch_sites(layer_job *l, nb_site first, nb_site last, bool kee
     NB_TRY(run_layer(l, l->now, true, keep, err));
     for (int site = (int)first; site <= (int)last; site++) {
         nb_stats *st = &l->stats[site];
-        if (st->tokens[0] + st->tokens[1] + st->tokens[2] != s->tokens)
-            return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble", l->f.name[nb_site_first[site]],
-                           (unsigned long long)(st->tokens[0] + st->tokens[1] + st->tokens[2]), s->tokens);
+        uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2];
+        if (seen != s->tokens)
+            return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble",
+                           l->f.name[nb_site_first[site]], (unsigned long long)seen, s->tokens);
         nb_stats_finish(st);
         float max = nb_stats_max(st);
         if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
@@ -279,7 +281,8 @@ static nb_status smooth(layer_job *l, nb_error *err)
     if (!status)
         status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, &options, pool, reports, err);
     for (int site = 0; site < NB_SITES && !status; site++)
-        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) report_of(l, i)->ratio = reports[site].ratio;
+        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
+            report_of(l, i)->ratio = reports[site].ratio;
     for (int site = 0; site < NB_SITES; site++) free(mean_abs[site]);
     job->report->solve_s += nb_seconds() - start;
     return status;

@@ -7,6 +7,7 @@
 #include "quant/pipeline.h"
 #include "quant/plain.h"
 #include "quant/writer.h"
+#include "runtime/io/adapter.h"
 
 typedef struct {
     const nb_ops       *ops;
@@ -14,6 +15,7 @@ typedef struct {
     nb_progress        *progress;
     void               *context;
     nb_quantize_report *report;
+    nb_adapters        *adapters; /* whose edits the model's checkpoint has; NULL: none */
     nb_model           *model;
     nb_samples          samples; /* empty for round to nearest */
     nb_plain            plain;

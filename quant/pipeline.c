@@ -19,6 +19,7 @@
 void nb_quantize_report_free(nb_quantize_report *r)
 {
     free(r->matrices);
+    nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
     memset(r, 0, sizeof *r);
 }
@@ -76,6 +77,20 @@ static bool same_folder(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* The model may stand neither where the result will be nor where it is written until then: a leftover there is removed. */
+static nb_status check_places(const nb_quantize_options *o, nb_error *err)
+{
+    nb_buf partial = {0};
+    nb_buf_str(&partial, o->out_dir);
+    while (partial.size > 1 && partial.data[partial.size - 1] == '/') partial.size--;
+    nb_buf_str(&partial, ".partial");
+    nb_status status = nb_buf_status(&partial, "a path", err);
+    if (!status && (same_folder(o->model_dir, o->out_dir) || same_folder(o->model_dir, partial.data)))
+        status = nb_fail(err, NB_ERR_ARGUMENT, "%s: is the model itself, or written at its place; choose another output", o->out_dir);
+    nb_buf_free(&partial);
+    return status;
+}
+
 static nb_status check_shapes(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
@@ -96,9 +111,32 @@ static nb_status check_shapes(nb_job *job, nb_error *err)
 
 /* ---- the stages -------------------------------------------------------------------------------------------------------- */
 
+/* From here on the checkpoint reads as if it had been merged. */
+static nb_status merge_adapters(nb_job *job, nb_checkpoint *checkpoint, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    nb_config                  config;
+    nb_buf                     again = {0}; /* notes that opening the model makes too */
+    if (o->lora_count == 0) return NB_OK;
+    nb_status status = nb_config_open(&config, o->model_dir, &again, err);
+    nb_buf_free(&again);
+    if (!status) status = nb_adapters_new(&job->adapters, checkpoint, config.tied, err);
+    for (size_t i = 0; i < o->lora_count && !status; i++)
+        status = nb_adapters_add(job->adapters, o->loras[i].directory, o->loras[i].scale, &job->report->adapters,
+                                 &job->report->notes, err);
+    return status ? status : nb_buf_status(&job->report->adapters, "the report", err);
+}
+
 static nb_status open_source(nb_job *job, nb_error *err)
 {
-    NB_TRY(nb_model_open(&job->model, job->options.model_dir, job->ops, NB_OPEN_NO_LAYERS, err));
+    nb_checkpoint *checkpoint;
+    NB_TRY(nb_checkpoint_open(&checkpoint, job->options.model_dir, err));
+    nb_status status = merge_adapters(job, checkpoint, err);
+    if (status) {
+        nb_checkpoint_close(checkpoint);
+        return status;
+    }
+    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS, err));
     const nb_config *c = &job->model->config;
     if (c->quant.method != NB_QUANT_NONE)
         return nb_fail(err, NB_ERR_INPUT, "%s: is already quantized (%s, %d bits); give the float checkpoint it was made from",
@@ -160,8 +198,7 @@ static nb_status run(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
     NB_TRY(resolve(job, err));
-    if (same_folder(o->model_dir, o->out_dir))
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: is the model itself; choose another output", o->out_dir);
+    NB_TRY(check_places(o, err));
     NB_TRY(nb_writer_new(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
     NB_TRY(plan_output(job, err));
@@ -182,6 +219,7 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     nb_writer_free(job.writer);
     nb_samples_free(&job.samples);
     nb_model_close(job.model);
+    nb_adapters_free(job.adapters);
     report->seconds = nb_seconds() - start;
     if (status) nb_quantize_report_free(report);
     return status;

@@ -10,7 +10,14 @@
 typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ } nb_method;
 
 typedef struct {
+    const char *directory;
+    double      scale; /* on top of the adapter's own */
+} nb_lora;
+
+typedef struct {
     const char *model_dir, *out_dir;
+    const nb_lora *loras;            /* [lora_count] adapters merged into the model, one after the other */
+    size_t      lora_count;
     nb_method   method;
     nb_grid     grid;
     nb_format   format;
@@ -47,6 +54,7 @@ typedef struct {
     double   seconds, forward_s, gram_s, solve_s, write_s;
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
+    nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;
 } nb_quantize_report;
 void nb_quantize_report_free(nb_quantize_report *r);

@@ -64,45 +64,47 @@ static void look_at(nb_plain *p, const float *x, size_t n, const char *name)
     }
 }
 
-static nb_status scan_tensor(nb_plain *p, const nb_entry *e, void *raw, float *values, nb_error *err)
+static nb_status scan_tensor(nb_plain *p, const nb_entry *e, nb_error *err)
 {
-    const nb_tensor *t = e->tensor;
-    size_t           size = nb_dtype_size(t->dtype);
-    for (uint64_t first = 0; first < t->count; first += CHUNK) {
-        size_t n = t->count - first < CHUNK ? (size_t)(t->count - first) : CHUNK;
-        NB_TRY(nb_safetensors_read(e->file, t, raw, first * size, n * size, err));
-        nb_to_f32(values, raw, t->dtype, n);
-        for (size_t i = 0; i < n; i++)
+    uint64_t rows = nb_entry_rows(e), row = nb_entry_row_size(e);
+    if (row == 0) return NB_OK;
+    uint64_t step = row < CHUNK ? CHUNK / row : 1;
+    float   *values;
+    if (step > rows) step = rows;
+    NB_TRY(nb_alloc(&values, (size_t)(step * row), sizeof *values, "a chunk of a tensor", err));
+    nb_status status = NB_OK;
+    for (uint64_t first = 0; first < rows && !status; first += step) {
+        uint64_t some = rows - first < step ? rows - first : step;
+        size_t   n = (size_t)(some * row);
+        status = nb_entry_read_rows_f32(e, first, some, values, err);
+        for (size_t i = 0; i < n && !status; i++)
             if (!isfinite(values[i]))
-                return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' holds %f at element %llu; a model with such a weight cannot be "
-                               "quantized", nb_safetensors_path(e->file), t->name, (double)values[i], (unsigned long long)(first + i));
-        look_at(p, values, n, e->name);
+                status = nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' holds %f at element %llu%s; a model with such a weight "
+                                 "cannot be quantized", nb_safetensors_path(e->file), e->tensor->name, (double)values[i],
+                                 (unsigned long long)(first * row + i), e->edit ? " after the adapters" : "");
+        if (!status) look_at(p, values, n, e->name);
     }
-    return NB_OK;
+    free(values);
+    return status;
 }
 
 nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err)
 {
     *out = (nb_plain){.f16 = true};
-    void     *raw = NULL;
-    float    *values = NULL;
-    nb_status status = nb_alloc(&raw, CHUNK, sizeof(float), "a chunk of a tensor", err);
-    if (!status) status = nb_alloc(&values, CHUNK, sizeof *values, "a chunk of a tensor", err);
-    for (size_t i = 0; i < nb_checkpoint_count(c) && !status; i++) {
+    for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry *e = nb_checkpoint_at(c, i);
-        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) status = scan_tensor(out, e, raw, values, err);
+        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) NB_TRY(scan_tensor(out, e, err));
     }
-    free(raw);
-    free(values);
-    return status;
+    return NB_OK;
 }
 
 nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err)
 {
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry *e = nb_checkpoint_at(c, i);
+        const nb_tensor *t = e->tensor;
         if (in_layer(e->name) || nb_plain_skips(config, e->name)) continue;
-        NB_TRY(nb_writer_declare(w, e->name, nb_plain_dtype(p, e->tensor->dtype), e->tensor->rank, e->tensor->shape, err));
+        NB_TRY(nb_writer_declare(w, e->name, nb_plain_dtype(p, t->dtype), t->rank, t->shape, err));
     }
     return NB_OK;
 }
@@ -145,6 +147,7 @@ void nb_plain_notes(const nb_plain *p, nb_buf *notes)
         nb_buf_printf(notes, "'%s' has a value above 65504, which float16 cannot hold: float tensors keep their source type\n",
                       p->overflow_name);
     else if (p->lossy)
-        nb_buf_printf(notes, "%llu unquantized values below float16's normal range (6.1e-05) lost bits (%llu became 0); the largest "
-                      "relative change is %.3g, in '%s'\n", (unsigned long long)p->lossy, (unsigned long long)p->lost, p->worst, p->worst_name);
+        nb_buf_printf(notes, "%llu unquantized values below float16's normal range (6.1e-05) lost bits (%llu became 0); the "
+                      "largest relative change is %.3g, in '%s'\n", (unsigned long long)p->lossy, (unsigned long long)p->lost,
+                      p->worst, p->worst_name);
 }

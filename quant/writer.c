@@ -34,7 +34,8 @@ typedef struct {
     uint64_t shape[NB_MAX_RANK];
     uint64_t bytes, offset; /* offset in its file */
     size_t   shard;
-    bool     written;
+    uint64_t done;    /* bytes appended so far */
+    bool     written; /* whole */
 } out_tensor;
 
 typedef struct {
@@ -341,21 +342,40 @@ static nb_status open_shard(nb_writer *w, size_t shard, nb_error *err)
     return status;
 }
 
-nb_status nb_writer_tensor(nb_writer *w, const char *name, const void *data, uint64_t bytes, nb_error *err)
+static nb_status find_tensor(out_tensor **out, nb_writer *w, const char *name, nb_error *err)
 {
-    out_tensor  key = {.name = (char *)name};
-    out_tensor *t = w->planned && w->count ? bsearch(&key, w->tensors, w->count, sizeof *t, by_name) : NULL;
-    if (!t) return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was not declared", w->out, name);
-    if (t->written || t->bytes != bytes)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s': %llu bytes given, %llu declared%s", w->out, name,
-                       (unsigned long long)bytes, (unsigned long long)t->bytes, t->written ? ", and it was already written" : "");
+    out_tensor key = {.name = (char *)name};
+    *out = w->planned && w->count ? bsearch(&key, w->tensors, w->count, sizeof key, by_name) : NULL;
+    return *out ? NB_OK : nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was not declared", w->out, name);
+}
+
+nb_status nb_writer_append(nb_writer *w, const char *name, const void *data, uint64_t bytes, nb_error *err)
+{
+    out_tensor *t;
+    NB_TRY(find_tensor(&t, w, name, err));
+    if (t->written || bytes > t->bytes - t->done)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s': %llu bytes given after %llu, %llu declared%s", w->out, name,
+                       (unsigned long long)bytes, (unsigned long long)t->done, (unsigned long long)t->bytes,
+                       t->written ? ", and it was already written" : "");
     NB_TRY(open_shard(w, t->shard, err));
     char path[600];
     snprintf(path, sizeof path, "%.500s/%s", w->partial, w->shards[t->shard].name);
-    if (lseek(w->fd, (off_t)t->offset, SEEK_SET) < 0) return fail_errno(err, path, "cannot seek");
+    if (lseek(w->fd, (off_t)(t->offset + t->done), SEEK_SET) < 0) return fail_errno(err, path, "cannot seek");
     if (bytes) NB_TRY(nb_write_all(w->fd, data, (size_t)bytes, path, err));
-    t->written = true;
+    t->done += bytes;
+    t->written = t->done == t->bytes;
     return NB_OK;
+}
+
+nb_status nb_writer_tensor(nb_writer *w, const char *name, const void *data, uint64_t bytes, nb_error *err)
+{
+    out_tensor *t;
+    NB_TRY(find_tensor(&t, w, name, err));
+    if (t->done || bytes != t->bytes)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s': %llu bytes given, %llu declared%s", w->out, name,
+                       (unsigned long long)bytes, (unsigned long long)t->bytes,
+                       t->done ? ", and it was already written" : "");
+    return nb_writer_append(w, name, data, bytes, err);
 }
 
 static nb_status side_path(char **out, const nb_writer *w, const char *name, nb_error *err)
@@ -451,7 +471,7 @@ nb_status nb_writer_commit(nb_writer *w, nb_error *err)
 {
     for (size_t i = 0; i < w->count; i++)
         if (!w->tensors[i].written)
-            return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was declared and never written", w->out, w->tensors[i].name);
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was declared and never written whole", w->out, w->tensors[i].name);
     if (!w->planned) return nb_fail(err, NB_ERR_ARGUMENT, "%s: nothing was planned", w->out);
     NB_TRY(close_shard(w, err));
     if (w->shard_count > 1) NB_TRY(write_index(w, err));

@@ -15,6 +15,8 @@ nb_status nb_writer_declare(nb_writer *w, const char *name, nb_dtype dtype, int 
 nb_status nb_writer_plan(nb_writer *w, nb_error *err); /* after the last declare; checks free disk space */
 /* Then write each once, in any order; bytes must match the declared size. */
 nb_status nb_writer_tensor(nb_writer *w, const char *name, const void *data, uint64_t bytes, nb_error *err);
+/* ... or in pieces, each behind the last one of its tensor. */
+nb_status nb_writer_append(nb_writer *w, const char *name, const void *data, uint64_t bytes, nb_error *err);
 nb_status nb_writer_file(nb_writer *w, const char *name, const void *data, size_t bytes, nb_error *err);  /* side file */
 nb_status nb_writer_copy(nb_writer *w, const char *from_directory, const char *name, nb_error *err);
 uint64_t  nb_writer_bytes(const nb_writer *w); /* tensor bytes */

@@ -14,6 +14,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "kernels/cuda/cuda.h"
 #include "tools/cli/output.h"
 #include "tools/commands.h"
 #include "tools/session.h"
@@ -36,6 +37,8 @@ typedef struct {
     char     gpu[256];  /* "" and gpu_note when there is none */
     char     gpu_note[160];
     uint64_t gpu_memory;
+    int      backend_devices; /* that nibble's own GPU backend can use */
+    char     backend[512];    /* their names, or why there is none */
     double   self_test; /* relative error of the product, worst kind of weight */
     double   bandwidth; /* bytes a second */
     int      threads;
@@ -322,6 +325,7 @@ static void text_report(const machine *m, nb_buf *out)
     nb_buf_printf(out, "  disk           %s free at %s\n", disk, m->disk);
     nb_buf_printf(out, "  GPU            %s", m->gpu[0] ? m->gpu : m->gpu_note);
     if (m->gpu[0]) nb_buf_printf(out, ", %s", gpu);
+    nb_buf_printf(out, "\n  GPU backend    %s", m->backend);
     nb_buf_str(out, "\n  libraries      ");
     for (const char *l = m->libraries.data ? m->libraries.data : ""; *l;) {
         size_t n = strcspn(l, "\n");
@@ -350,6 +354,8 @@ static void json_report(const machine *m, nb_buf *out)
     nb_emit_int(&e, "memory_available_bytes", (int64_t)m->available);
     nb_emit_int(&e, "disk_free_bytes", (int64_t)m->disk_free);
     nb_emit_string(&e, "gpu", m->gpu[0] ? m->gpu : NULL);
+    nb_emit_int(&e, "gpu_backend_devices", m->backend_devices);
+    nb_emit_string(&e, "gpu_backend", m->backend);
     nb_emit_string(&e, "gpu_note", m->gpu[0] ? NULL : m->gpu_note);
     nb_emit_int(&e, "gpu_memory_bytes", (int64_t)m->gpu_memory);
     nb_emit_open(&e, "libraries", '{');
@@ -380,7 +386,9 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
         describe_isa(&m);
         describe_libraries(&m);
         describe_gpu(&m);
-        snprintf(m.isa_used, sizeof m.isa_used, "%s", nb_isa_name(s.ops.isa));
+        m.backend_devices = nb_cuda_device_count(m.backend, sizeof m.backend);
+        for (char *c = m.backend; (c = strchr(c, '\n')) != NULL;) *c = c[1] ? ',' : 0; /* one a line to one line */
+        snprintf(m.isa_used, sizeof m.isa_used, "%s", s.ops.name);
         m.threads = nb_pool_threads(s.pool);
         status = self_test(&m, &s, err);
     }

@@ -200,6 +200,7 @@ typedef struct {
     nb_task          *task;
     const char       *model;
     nb_prompt_options prompt;
+    char              built[256]; /* where the prompt made last came from; empty while one is being made */
     size_t            at_length;
 } questions;
 
@@ -217,11 +218,13 @@ static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_
     nb_prompt_source  source = nb_model_source(q->s->model);
     nb_prompt_options how = q->prompt;
     NB_TRY(nb_stop_status(err));
+    q->built[0] = 0;
     NB_TRY(nb_task_chat(q->task, i, &chat, where, err));
     how.where = where;
     *generate = (nb_generate_options){ .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
                                        .max_new_tokens = (int)q->e->opt->predict, .on_text = keep_going };
     nb_status status = nb_prompt_build(out, &chat, &source, &how, err);
+    if (status == NB_OK) memcpy(q->built, where, sizeof where);
     nb_chat_free(&chat);
     return status;
 }
@@ -273,6 +276,7 @@ static nb_status run_benchmark(evaluation *e, nb_session *s, const char *model, 
     nb_meter_start(&e->meter, task.name);
     if (status == NB_OK) status = nb_generate_many(s->engine, task.rows, (int)o->parallel, prompt_at, answer_at, &q, err);
     nb_meter_finish(&e->meter);
+    if (status == NB_ERR_BUDGET && q.built[0]) nb_error_within(err, "%s", q.built); /* the engine does not know where a prompt comes from */
     if (status == NB_OK && q.at_length) nb_warn("%s: %zu answers were cut at %lld tokens", task.name, q.at_length, (long long)o->predict);
     if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
     if (status == NB_OK && e->log) status = log_rows(e, model, &task, err);

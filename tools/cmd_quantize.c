@@ -30,6 +30,7 @@ typedef struct {
     double      damp, damp_max, mse;
     bool        sym, duo, clip, static_groups, true_sequential, shuffle, force;
     const char *data, *dataset_info, *modality_weights;
+    nb_strings  lora;
     uint64_t    shard_size;
 } options;
 
@@ -66,6 +67,10 @@ static const nb_arg quantize_args[] = {
      .max = 9e15, .text = "4GB", .group = "Result", .advanced = true, .help = "size of a file at most"},
     {.name = "force", .aliases = "overwrite", .type = NB_ARG_BOOL, AT(force), .group = "Result", .transient = true,
      .help = "replace an existing DIR, once the new one is complete"},
+    {.name = "lora", .aliases = "adapter,adapters,adapter-name-or-path", .type = NB_ARG_STRINGS, AT(lora), .metavar = "DIR[:SCALE]",
+     .group = "Model",
+     .help = "merge a LoRA adapter (PEFT directory) into the model before anything else, without an intermediate checkpoint"},
+
     {.name = "quant-config", .type = NB_ARG_STRING, AT(quant_config), .metavar = "FILE|JSON", .group = "Result",
      .advanced = true, .transient = true,
      .help = "settings of AutoAWQ, AutoGPTQ, GPTQModel or compressed-tensors; flags that are given win"},
@@ -196,6 +201,8 @@ static nb_status parse_weights(float out[3], const char *text, nb_error *err)
 static nb_status check(const options *opt, nb_error *err)
 {
     bool awq_format = formats[opt->format] == NB_FORMAT_AWQ;
+    if (opt->group == 0)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--group-size 0: a group has at least one weight; -1 is a whole row");
     if (!opt->data && methods[opt->method] != NB_METHOD_RTN)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not)",
                        methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
@@ -210,6 +217,32 @@ static nb_status check(const options *opt, nb_error *err)
     if (!opt->force && (nb_file_exists(opt->out) || nb_is_directory(opt->out)))
         return nb_fail(err, NB_ERR_ARGUMENT, "--out %s exists; choose another name or give --force", opt->out);
     return NB_OK;
+}
+
+/* "DIR" or "DIR:SCALE"; a folder that really has such a name is one.  *directory is malloc'd. */
+static nb_status parse_lora(const char **directory, double *scale, const char *text, nb_error *err)
+{
+    const char *colon = strrchr(text, ':');
+    nb_error    ignored;
+    *scale = 1;
+    bool scaled = colon && colon > text && !nb_is_directory(text) &&
+                  nb_parse_number(scale, colon + 1, -1e6, 1e6, "--lora", &ignored) == NB_OK;
+    *directory = scaled ? strndup(text, (size_t)(colon - text)) : strdup(text);
+    return *directory ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "--lora: out of memory");
+}
+
+static void free_loras(nb_lora *loras, int count)
+{
+    for (int i = 0; loras && i < count; i++) free((char *)loras[i].directory);
+    free(loras);
+}
+
+static nb_status parse_loras(nb_lora **out, const nb_strings *texts, nb_error *err)
+{
+    nb_status s = nb_alloc(out, (size_t)texts->count, sizeof **out, "--lora", err);
+    for (int i = 0; i < texts->count && s == NB_OK; i++)
+        s = parse_lora(&(*out)[i].directory, &(*out)[i].scale, texts->items[i], err);
+    return s;
 }
 
 static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
@@ -322,6 +355,8 @@ static void text_report(const nb_quantize_report *r, const quality *q, const opt
     nb_buf_printf(out, ", %s, %s format\n", opt->sym ? "symmetric" : "asymmetric", nb_args_choice(args, "format", format));
     nb_buf_printf(out, "  size    %s -> %s (%.0f%%)\n", in, made,
                   r->bytes_in ? 100.0 * (double)r->bytes_out / (double)r->bytes_in : 0.0);
+    for (const char *line = r->adapters.data; line && *line; line += strcspn(line, "\n") + 1)
+        nb_buf_printf(out, "  merged  %.*s\n", (int)strcspn(line, "\n"), line);
     if (r->samples) {
         nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
                       r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
@@ -362,6 +397,7 @@ static void json_report(const nb_quantize_report *r, const quality *q, const cha
     nb_emit_number(&e, "gram_s", r->gram_s);
     nb_emit_number(&e, "solve_s", r->solve_s);
     nb_emit_number(&e, "write_s", r->write_s);
+    nb_emit_bytes(&e, "adapters", r->adapters.data ? r->adapters.data : "", r->adapters.size);
     nb_emit_bytes(&e, "notes", r->notes.data ? r->notes.data : "", r->notes.size);
     nb_emit_raw(&e, "matrices", rows.data ? rows.data : "[]");
     nb_emit_close(&e);
@@ -419,20 +455,25 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_quantize_report  report = {0};
     nb_buf              recipe = {0};
     nb_meter            meter;
+    nb_lora            *loras = NULL;
     nb_status           s = settle(args, opt, err);
     if (s == NB_OK) s = check(opt, err);
     if (s == NB_OK) s = settle_pixels(args, opt, err);
     if (s == NB_OK) s = fill(&q, opt, err);
+    if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
     if (s == NB_OK) {
         q.recipe_json = recipe.data;
+        q.loras = loras;
+        q.lora_count = (size_t)opt->lora.count;
         nb_meter_start(&meter, "quantize");
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
     if (s == NB_OK) s = print_report(&report, opt, args, recipe.data, err);
     nb_quantize_report_free(&report);
+    free_loras(loras, opt->lora.count);
     nb_buf_free(&recipe);
     nb_session_close(&session);
     return s;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/io/file.h"
+#include "runtime/io/utf8.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
@@ -113,6 +114,8 @@ static nb_status build_chat(nb_chat *chat, const options *opt, nb_error *err)
     nb_status s = NB_OK;
     if (text.size && memchr(text.data, 0, text.size))
         s = nb_fail(err, NB_ERR_INPUT, "%s: a prompt is text, but this file has a NUL byte", opt->file);
+    else if (text.size && !nb_utf8_valid(text.data, text.size))
+        s = nb_fail(err, NB_ERR_INPUT, "%s: a prompt is UTF-8 text, but this file is not", opt->file);
     else if (part.text && *part.text)
         s = nb_chat_add_part(user, &part, err);
     nb_buf_free(&text);
@@ -195,6 +198,7 @@ typedef struct {
     nb_generate_options generate;
     nb_meter            meter;
     bool    warned;
+    size_t  built; /* the row whose prompt was made last; SIZE_MAX while one is being made */
     size_t  done, prompt_tokens, tokens;
     double  prefill_s, decode_s;
 } batch;
@@ -252,7 +256,10 @@ static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_
     snprintf(where, sizeof where, "%.280s line %zu", b->opt->messages, b->rows[i].line);
     prompt.where = where;
     *generate = b->generate;
-    return nb_prompt_build(out, &b->rows[i].chat, &source, &prompt, err);
+    b->built = SIZE_MAX;
+    NB_TRY(nb_prompt_build(out, &b->rows[i].chat, &source, &prompt, err));
+    b->built = i;
+    return NB_OK;
 }
 
 static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error *err)
@@ -287,6 +294,8 @@ static nb_status run_many(nb_session *s, batch *b, const nb_args *args, const op
     nb_status status = nb_generate_many(s->engine, b->count, (int)opt->parallel, prompt_at, answer_at, b, err);
     double    took = nb_seconds() - start;
     nb_meter_finish(&b->meter);
+    if (status == NB_ERR_BUDGET && b->built != SIZE_MAX) /* the engine does not know where a prompt comes from */
+        nb_error_within(err, "%.280s line %zu", opt->messages, b->rows[b->built].line);
     if (status == NB_OK && opt->stats)
         nb_note("%zu answers in %.2f s: %zu prompt tokens, %zu answer tokens, %.1f answer tokens/s", b->count, took,
                 b->prompt_tokens, b->tokens, took > 0 ? (double)b->tokens / took : 0);

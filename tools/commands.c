@@ -93,6 +93,7 @@ int nb_program(int argc, char *const *argv)
     for (int i = 2; i < argc; i++) json = json || strcmp(argv[i], "--json") == 0; /* for errors in the arguments themselves */
     nb_stop_install();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, not a death in the middle of a checkpoint */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file that may not grow (ulimit -f) */
 
     if (!verb)
         s = nb_fail(&err, NB_ERR_ARGUMENT, "no command; 'nibble --help' lists the commands");

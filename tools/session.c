@@ -1,6 +1,7 @@
 /* session.c - opening what a command needs, in one order, with one way to close it. */
 #include <string.h>
 
+#include "kernels/cuda/cuda.h"
 #include "tools/cli/output.h"
 #include "tools/session.h"
 
@@ -124,11 +125,12 @@ nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error
 {
     nb_isa isa;
     memset(s, 0, sizeof *s);
-    if (flags->device == DEVICE_CUDA)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "--device cuda: this build of nibble has no GPU backend; use --device cpu");
     NB_TRY(nb_isa_from_environment(&isa, err));
     NB_TRY(nb_pool_new(&s->pool, (int)flags->threads, err));
-    nb_ops_init(&s->ops, isa, s->pool);
+    if (flags->device == DEVICE_CUDA)
+        NB_TRY(nb_cuda_ops_new(&s->ops, 0, s->pool, err));
+    else
+        nb_ops_init(&s->ops, isa, s->pool);
     nb_detail("computing with %s on %d threads", s->ops.name, nb_pool_threads(s->pool));
     return NB_OK;
 }
@@ -160,6 +162,7 @@ void nb_session_close(nb_session *s)
 {
     nb_engine_free(s->engine);
     nb_model_close(s->model);
+    nb_cuda_ops_free(&s->ops);
     nb_pool_free(s->pool);
     memset(s, 0, sizeof *s);
 }

@@ -57,6 +57,16 @@ static const char *canonical_name(const char *name, char **room, nb_layout *layo
     return name;
 }
 
+bool nb_checkpoint_canonical(char *out, size_t n, const char *name)
+{
+    char     *room = out;
+    nb_layout ignored;
+    if (strlen(name) >= n) return false;
+    const char *canonical = canonical_name(name, &room, &ignored);
+    if (canonical != out) memmove(out, canonical, strlen(canonical) + 1);
+    return true;
+}
+
 static int compare_entries(const void *a, const void *b)
 {
     return strcmp(((const nb_entry *)a)->name, ((const nb_entry *)b)->name);
@@ -79,8 +89,8 @@ static nb_status collect_entries(nb_checkpoint *c, nb_error *err)
     for (size_t s = 0; s < c->shards.count; s++) {
         const nb_safetensors *file = c->shards.file[s];
         for (size_t i = 0; i < nb_safetensors_count(file); i++) {
-            const nb_tensor *t      = nb_safetensors_at(file, i);
-            c->entries[c->count++]  = (nb_entry){canonical_name(t->name, &room, &c->layout), t, file};
+            const nb_tensor *t = nb_safetensors_at(file, i);
+            c->entries[c->count++] = (nb_entry){.name = canonical_name(t->name, &room, &c->layout), .tensor = t, .file = file};
         }
     }
     qsort(c->entries, count, sizeof *c->entries, compare_entries);
@@ -269,6 +279,19 @@ const nb_entry *nb_checkpoint_find(const nb_checkpoint *c, const char *canonical
     return bsearch(&wanted, c->entries, c->count, sizeof *c->entries, compare_entries);
 }
 
+nb_status nb_checkpoint_edit(nb_checkpoint *c, const char *canonical, nb_edit *fn, void *context, nb_error *err)
+{
+    nb_entry *e = (nb_entry *)nb_checkpoint_find(c, canonical);
+    if (!e) return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is missing", c->path, canonical);
+    nb_dtype type = e->tensor->dtype;
+    if (type != NB_F32 && type != NB_BF16 && type != NB_F16)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' is %s and cannot be changed; only F32, BF16 and F16 can",
+                       nb_safetensors_path(e->file), e->tensor->name, e->tensor->dtype_name);
+    e->edit         = fn;
+    e->edit_context = context;
+    return NB_OK;
+}
+
 size_t nb_checkpoint_shards(const nb_checkpoint *c)
 {
     return c->shards.count;
@@ -308,43 +331,5 @@ nb_status nb_checkpoint_get(const nb_checkpoint *c, const char *canonical, int r
                          e->tensor->name, found.data, wanted.data);
     nb_buf_free(&found);
     nb_buf_free(&wanted);
-    return status;
-}
-
-nb_status nb_entry_read(const nb_entry *e, void **out, nb_error *err)
-{
-    const nb_tensor *t = e->tensor;
-    *out               = NULL;
-    void *bytes        = t->bytes < SIZE_MAX ? malloc(t->bytes ? (size_t)t->bytes : 1) : NULL;
-    if (!bytes)
-        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the %llu bytes of tensor '%.200s'",
-                       nb_safetensors_path(e->file), (unsigned long long)t->bytes, t->name);
-    nb_status status = nb_safetensors_read(e->file, t, bytes, 0, t->bytes, err);
-    if (status != NB_OK) {
-        free(bytes);
-        return status;
-    }
-    *out = bytes;
-    return NB_OK;
-}
-
-nb_status nb_entry_read_f32(const nb_entry *e, float *dst, nb_error *err)
-{
-    enum { CHUNK = 1 << 16 }; /* elements converted at a time, so that a large tensor is not held twice */
-    const nb_tensor *t = e->tensor;
-    if (t->dtype == NB_F32) return nb_safetensors_read(e->file, t, dst, 0, t->bytes, err);
-    if (t->dtype != NB_BF16 && t->dtype != NB_F16)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s' is %s, expected F32, BF16 or F16",
-                       nb_safetensors_path(e->file), t->name, t->dtype_name);
-    uint16_t *half;
-    NB_TRY(nb_alloc(&half, t->count < CHUNK ? (size_t)t->count : CHUNK, sizeof *half, "a piece of a tensor", err));
-    nb_status status = NB_OK;
-    for (uint64_t at = 0; status == NB_OK && at < t->count;) {
-        size_t n = t->count - at < CHUNK ? (size_t)(t->count - at) : CHUNK;
-        status   = nb_safetensors_read(e->file, t, half, at * sizeof *half, n * sizeof *half, err);
-        if (status == NB_OK) nb_to_f32(dst + at, half, t->dtype, n);
-        at += n;
-    }
-    free(half);
     return status;
 }

@@ -96,7 +96,8 @@ static nb_status read_awq(reading *r, nb_error *err)
 {
     static const int place[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
     if (r->n % 8)
-        return nb_fail(err, NB_ERR_INPUT, "%s: %d outputs cannot be packed by eights as AWQ does", r->prefix, r->n);
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s: %d outputs cannot be packed by eights as AWQ does",
+                       nb_checkpoint_path(r->checkpoint), r->prefix, r->n);
     void  *words = NULL, *zeros = NULL;
     size_t octets = (size_t)r->n / 8;
     NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k, octets, &words, err));
@@ -125,7 +126,8 @@ static nb_status read_g_idx(reading *r, nb_error *err)
     int            group = r->q->group ? r->q->group : r->k;
     for (int i = 0; i < r->k; i++) {
         if (g[i] < 0 || g[i] >= r->groups) {
-            nb_status status = nb_fail(err, NB_ERR_INPUT, "%s.g_idx: element %d is %d, there are %d groups", r->prefix, i, g[i], r->groups);
+            nb_status status = nb_fail(err, NB_ERR_INPUT, "%s: %s.g_idx: element %d is %d, there are %d groups",
+                                       nb_checkpoint_path(r->checkpoint), r->prefix, i, g[i], r->groups);
             free(data);
             return status;
         }
@@ -142,7 +144,8 @@ static nb_status read_gptq(reading *r, nb_error *err)
 {
     int per = 32 / r->bits;
     if (r->k % per || r->n % per)
-        return nb_fail(err, NB_ERR_INPUT, "%s: %d x %d cannot be packed as GPTQ does (%d values a word)", r->prefix, r->n, r->k, per);
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s: %d x %d cannot be packed as GPTQ does (%d values a word)",
+                       nb_checkpoint_path(r->checkpoint), r->prefix, r->n, r->k, per);
     void *words = NULL, *zeros = NULL;
     NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k / per, (uint64_t)r->n, &words, err));
     const uint32_t *w = words;
@@ -175,8 +178,8 @@ static nb_status read_ct(reading *r, nb_error *err)
     int64_t n = ((int64_t *)shape)[0], k = ((int64_t *)shape)[1];
     free(shape);
     if (n != r->n || k != r->k)
-        return nb_fail(err, NB_ERR_INPUT, "%s.weight_shape says %lld x %lld, expected %d x %d", r->prefix, (long long)n, (long long)k,
-                       r->n, r->k);
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s.weight_shape says %lld x %lld, expected %d x %d",
+                       nb_checkpoint_path(r->checkpoint), r->prefix, (long long)n, (long long)k, r->n, r->k);
     NB_TRY(fetch(r, "weight_packed", NB_I32, (uint64_t)r->n, row, &words, err));
     const uint32_t *w = words;
     for (int o = 0; o < r->n; o++)
@@ -214,7 +217,8 @@ static nb_status read_quantized(reading *r, nb_error *err)
     case NB_QUANT_GPTQ: NB_TRY(read_gptq(r, err)); break;
     case NB_QUANT_CT: NB_TRY(read_ct(r, err)); break;
     default:
-        return nb_fail(err, NB_ERR_INPUT, "%s is quantized but config.json has no quantization_config", r->prefix);
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s is quantized but config.json has no quantization_config",
+                       nb_checkpoint_path(r->checkpoint), r->prefix);
     }
     l->weights = (nb_weights){ .kind = r->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = r->n, .k = r->k, .group = group,
                                .codes = l->codes, .scales = l->scales, .zeros = l->zeros, .g_idx = l->g_idx };
@@ -240,7 +244,8 @@ static nb_status read_bias(reading *r, int wanted, nb_error *err)
 {
     bool there = present(r, "bias");
     if (wanted == 0 && there)
-        return nb_fail(err, NB_ERR_INPUT, "%s.bias: this layer of a Qwen2-VL has no bias", r->prefix);
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s.bias: this layer of a Qwen2-VL has no bias",
+                       nb_checkpoint_path(r->checkpoint), r->prefix);
     if (!there && wanted != 1) return NB_OK;
     return fetch_f32(r, "bias", (uint64_t)r->n, 0, &r->out->bias, err);
 }

@@ -37,11 +37,30 @@ static nb_status open_layers(nb_model *m, nb_error *err)
     return NB_OK;
 }
 
-static nb_status open_model(nb_model *m, const char *directory, unsigned flags, nb_error *err)
+/* A tokenizer of another model would put pictures where this model sees words, and nothing would fail. */
+static nb_status check_special_tokens(const nb_model *m, const char *directory, nb_error *err)
 {
-    nb_config *c = &m->config;
+    const nb_config *c = &m->config;
+    const struct {
+        const char *text, *key;
+        int32_t     id;
+    } tokens[] = { { "<|vision_start|>", "vision_start_token_id", c->vision_start }, { "<|vision_end|>", "vision_end_token_id", c->vision_end },
+                   { "<|image_pad|>", "image_token_id", c->image_pad },              { "<|video_pad|>", "video_token_id", c->video_pad } };
+    for (size_t i = 0; i < NB_COUNT(tokens); i++) {
+        int32_t id = nb_tokenizer_special(m->tokenizer, tokens[i].text);
+        if (id < 0) return nb_fail(err, NB_ERR_INPUT, "%s: the tokenizer has no token '%s'", directory, tokens[i].text);
+        if (id != tokens[i].id)
+            return nb_fail(err, NB_ERR_INPUT, "%s: the tokenizer gives '%s' the id %d, config.json's %s is %d", directory, tokens[i].text, id,
+                           tokens[i].key, tokens[i].id);
+    }
+    return NB_OK;
+}
+
+static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
+{
+    nb_config  *c = &m->config;
+    const char *directory = nb_checkpoint_path(m->checkpoint);
     NB_TRY(nb_config_open(c, directory, &m->notes, err));
-    NB_TRY(nb_checkpoint_open(&m->checkpoint, directory, err));
     NB_TRY(nb_names_check(m->checkpoint, c, err));
     NB_TRY(nb_generation_config_open(&m->generation, directory, err));
     NB_TRY(nb_processor_open(&m->processor, directory, err));
@@ -53,6 +72,7 @@ static nb_status open_model(nb_model *m, const char *directory, unsigned flags, 
     if (nb_tokenizer_size(m->tokenizer) > c->vocab)
         return nb_fail(err, NB_ERR_INPUT, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", directory,
                        nb_tokenizer_size(m->tokenizer) - 1, c->vocab);
+    NB_TRY(check_special_tokens(m, directory, err));
     NB_TRY(nb_alloc(&m->inv_freq, (size_t)c->head_dim / 2, sizeof *m->inv_freq, "frequencies", err));
     nb_rope_model_frequencies(m->inv_freq, c);
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
@@ -65,16 +85,29 @@ static nb_status open_model(nb_model *m, const char *directory, unsigned flags, 
     return flags & NB_OPEN_NO_LAYERS ? NB_OK : open_layers(m, err);
 }
 
-nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err)
+nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err)
 {
-    NB_TRY(nb_alloc(out, 1, sizeof **out, "model", err));
+    nb_status status = nb_alloc(out, 1, sizeof **out, "model", err);
+    if (status != NB_OK) {
+        nb_checkpoint_close(checkpoint);
+        return status;
+    }
     (*out)->ops = *ops;
-    nb_status status = open_model(*out, directory, flags, err);
+    (*out)->checkpoint = checkpoint;
+    status = open_model(*out, flags, err);
     if (status != NB_OK) {
         nb_model_close(*out);
         *out = NULL;
     }
     return status;
+}
+
+nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err)
+{
+    nb_checkpoint *checkpoint;
+    *out = NULL;
+    NB_TRY(nb_checkpoint_open(&checkpoint, directory, err)); /* first: it says best that this is no checkpoint directory */
+    return nb_model_open_checkpoint(out, checkpoint, ops, flags, err);
 }
 
 void nb_model_close(nb_model *m)

@@ -43,6 +43,9 @@ typedef struct {
 enum { NB_OPEN_NO_LAYERS = 1 /* leave layers[] zeroed: the quantizer loads and drops them one by one */ };
 
 nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err);
+/* The same from a checkpoint that is already open (its tensors may have edits); it belongs to the model from now on, and is
+ * closed when this fails. */
+nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err);
 void      nb_model_close(nb_model *model);
 nb_status nb_model_load_layer(nb_model *model, int layer, nb_layer *out, nb_error *err);
 /* The same layer in host memory, for the quantizer: norms [hidden] each; free the linears with nb_linear_free.  Order of

@@ -55,14 +55,19 @@ nb_status nb_names_check(const nb_checkpoint *checkpoint, const nb_config *confi
                                            "visual.merger.mlp.0.weight", "visual.merger.mlp.0.bias", "visual.merger.mlp.2.weight",
                                            "visual.merger.mlp.2.bias", "model.rotary_emb.inv_freq", "visual.rotary_pos_emb.inv_freq",
                                            NULL };
+    bool quantized = false;
     for (size_t i = 0; i < nb_checkpoint_count(checkpoint); i++) {
         const nb_entry *e = nb_checkpoint_at(checkpoint, i);
         const char     *rest;
+        quantized = quantized || strstr(e->name, ".qweight") || strstr(e->name, ".weight_packed");
         if (listed(e->name, singles)) continue;
         if ((rest = indexed(e->name, "model.layers.", config->layers)) && decoder_tensor(rest)) continue;
         if ((rest = indexed(e->name, "visual.blocks.", config->v_depth)) && vision_tensor(rest)) continue;
         return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is not part of a Qwen2-VL with %d layers and %d vision blocks",
                        nb_safetensors_path(e->file), e->tensor->name, config->layers, config->v_depth);
     }
+    if (config->quant.method != NB_QUANT_NONE && !quantized)
+        return nb_fail(err, NB_ERR_INPUT, "%s: config.json has a quantization_config, but no matrix is quantized: these weights belong to "
+                       "another config.json", nb_checkpoint_path(checkpoint));
     return NB_OK;
 }

@@ -58,7 +58,14 @@ static nb_status read_media(nb_patches *out, const nb_part *part, const nb_promp
     for (int i = 0; i < count && status == NB_OK; i++)
         status = read_image(&frames[i], video ? part->frames[i] : part->text, o, err);
     nb_pixel_limits limits = limits_of(part, &o->limits);
-    if (status == NB_OK) status = nb_preprocess(out, frames, count, source->processor, &limits, err);
+    if (status == NB_OK) {
+        status = nb_preprocess(out, frames, count, source->processor, &limits, err);
+        if (status != NB_OK) { /* it sees pixels and no names */
+            char name[160];
+            nb_media_name(name, video ? part->frames[0] : part->text);
+            nb_error_within(err, "%s", name);
+        }
+    }
     for (int i = 0; i < count; i++) nb_image_free(&frames[i]);
     free(frames);
     return status;

@@ -540,7 +540,7 @@ static void bad_requests(void **state)
     FAILS(nb_quantize(&ops, &o, NULL, NULL, &r, &err), NB_ERR_UNSUPPORTED, "q_proj", &err);
     o = request(NB_METHOD_RTN, "out");
     o.model_dir = folder;
-    FAILS(nb_quantize(&ops, &o, NULL, NULL, &r, &err), NB_ERR_INPUT, "config.json", &err);
+    FAILS(nb_quantize(&ops, &o, NULL, NULL, &r, &err), NB_ERR_INPUT, folder, &err); /* a folder without a model */
     o.model_dir = source;
     o.out_dir = source;
     o.force = true;

@@ -150,6 +150,10 @@ static void shards_fill_greedily(void **state)
     OK(write_all(w, &err), &err);
     nb_writer_free(w);
     check_all(in_folder("exact"), 4); /* 80 | 48 6 | 5 4 0 | 48 */
+    nb_checkpoint *c;
+    OK(nb_checkpoint_open(&c, in_folder("exact"), &err), &err);
+    assert_ptr_equal(nb_checkpoint_find(c, "a.scales")->file, nb_checkpoint_find(c, "a.qweight")->file);
+    nb_checkpoint_close(c);
     drop("exact");
 
     OK(nb_writer_new(&w, in_folder("small"), 10, false, &err), &err); /* every tensor is larger: one each, but small ones share */
