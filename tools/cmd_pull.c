@@ -143,14 +143,15 @@ typedef struct {
     nb_hub_list        list;
     nb_hub_state      *states;   /* [list.count] as found */
     const char        *directory;
-    uint64_t           total, there, left, fetched; /* bytes: of all, complete already, to fetch, fetched */
+    uint64_t           total, left, fetched; /* bytes: of all, to fetch, fetched */
+    uint64_t           unit;     /* bytes that the meter counts as one */
     double             start;    /* of fetching */
     nb_meter           meter;
 } job;
 
-static size_t megabytes(uint64_t bytes)
+static size_t units(const job *j, uint64_t bytes)
 {
-    return (size_t)((bytes + 999999) / 1000000);
+    return (size_t)((bytes + j->unit - 1) / j->unit);
 }
 
 static bool on_tick(void *context, const char *name, uint64_t more)
@@ -162,7 +163,7 @@ static bool on_tick(void *context, const char *name, uint64_t more)
     if (name && j->left) {
         nb_human_bytes(speed, seconds > 0 ? (double)j->fetched / seconds : 0);
         snprintf(what, sizeof what, "%s/s, %.300s", speed, name);
-        nb_meter_update(&j->meter, megabytes(j->fetched), megabytes(j->left), what);
+        nb_meter_update(&j->meter, units(j, j->fetched), units(j, j->left), what);
     }
     return !nb_stop_requested();
 }
@@ -182,8 +183,7 @@ static nb_status plan(job *j, bool force, nb_error *err)
                            j->directory, f->name);
         if (__builtin_add_overflow(j->total, f->size, &j->total))
             return nb_fail(err, NB_ERR_INPUT, "%s: its sizes are beyond measure", j->hub.repo);
-        if (j->states[i] == NB_HUB_COMPLETE) j->there += f->size;
-        else j->left += f->size - have, missing++;
+        if (j->states[i] != NB_HUB_COMPLETE) j->left += f->size - have, missing++;
     }
     char all[32], left[32], space[32];
     nb_human_bytes(all, (double)j->total);
@@ -216,7 +216,8 @@ static nb_status fetch_all(job *j, nb_error *err)
 {
     nb_status s = NB_OK;
     j->start = nb_seconds();
-    nb_meter_start(&j->meter, "pull, MB");
+    j->unit = j->left < 10000000 ? 1000 : 1000000;
+    nb_meter_start(&j->meter, j->unit == 1000 ? "pull, kB" : "pull, MB");
     for (size_t i = 0; i < j->list.count && s == NB_OK; i++)
         if (j->states[i] != NB_HUB_COMPLETE) s = nb_hub_fetch(j->connection, &j->list, &j->list.files[i], j->directory, err);
     nb_meter_finish(&j->meter);

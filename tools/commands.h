@@ -12,7 +12,8 @@
     X(chat)            \
     X(quantize)        \
     X(eval)            \
-    X(bench)
+    X(bench)           \
+    X(pull)
 
 #define X(name) extern const nb_command nb_command_##name;
 NB_COMMANDS(X)

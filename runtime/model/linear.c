@@ -118,7 +118,9 @@ static nb_status read_awq(reading *r, nb_error *err)
 
 static nb_status read_g_idx(reading *r, nb_error *err)
 {
-    if (!present(r, "g_idx")) return NB_OK;
+    if (!present(r, "g_idx"))
+        return !r->q->desc_act ? NB_OK
+                               : nb_fail(err, NB_ERR_INPUT, "%s: config.json says desc_act, but there is no %s.g_idx", r->prefix, r->prefix);
     void *data;
     NB_TRY(fetch(r, "g_idx", NB_I32, (uint64_t)r->k, 0, &data, err));
     const int32_t *g = data;
@@ -174,6 +176,8 @@ static nb_status read_ct(reading *r, nb_error *err)
     unsigned half = 1u << (r->bits - 1);
     void    *words = NULL, *zeros = NULL;
     void    *shape = NULL;
+    if (present(r, "weight_g_idx"))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s.weight_g_idx: compressed-tensors with activation order 'group' is not read", r->prefix);
     NB_TRY(fetch(r, "weight_shape", NB_I64, 2, 0, &shape, err));
     int64_t n = ((int64_t *)shape)[0], k = ((int64_t *)shape)[1];
     free(shape);
@@ -193,6 +197,8 @@ static nb_status read_ct(reading *r, nb_error *err)
             for (int g = 0; g < r->groups; g++)
                 r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[(size_t)(o / per) * r->groups + g], r->bits, o % per);
         free(zeros);
+    } else if (!r->q->sym) {
+        return nb_fail(err, NB_ERR_INPUT, "%s: config.json says asymmetric, but there is no %s.weight_zero_point", r->prefix, r->prefix);
     } else {
         memset(r->out->zeros, (int)half, (size_t)r->n * r->groups);
     }

@@ -73,6 +73,7 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
         return nb_fail(err, NB_ERR_INPUT, "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %d", directory,
                        nb_tokenizer_size(m->tokenizer) - 1, c->vocab);
     NB_TRY(check_special_tokens(m, directory, err));
+    NB_TRY(nb_template_check(directory, &m->notes, err));
     NB_TRY(nb_alloc(&m->inv_freq, (size_t)c->head_dim / 2, sizeof *m->inv_freq, "frequencies", err));
     nb_rope_model_frequencies(m->inv_freq, c);
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;

@@ -31,7 +31,7 @@ static bool decoder_tensor(const char *rest)
     static const char *const linears[] = { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                                            "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",    NULL };
     static const char *const kinds[] = { "weight",        "bias",         "qweight",      "qzeros",           "scales", "g_idx",
-                                         "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", NULL };
+                                         "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx", NULL };
     if (listed(rest, norms) || !strcmp(rest, "self_attn.rotary_emb.inv_freq")) return true;
     const char *dot = strrchr(rest, '.');
     char        linear[64];

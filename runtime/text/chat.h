@@ -65,6 +65,9 @@ typedef struct {
     bool add_vision_id;
 } nb_template_options;
 nb_status nb_chat_render(nb_rendered *out, const nb_chat *chat, const nb_template_options *options, nb_error *err);
+/* Append a note when the checkpoint in `directory` has a chat template other than the published one, which is what
+ * nb_chat_render renders. */
+nb_status nb_template_check(const char *directory, nb_buf *notes, nb_error *err);
 /* The whole prompt as one string, one pad token text per picture or video (for tests, inspect and logs). */
 void nb_rendered_string(const nb_rendered *r, nb_buf *out);
 

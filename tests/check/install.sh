@@ -41,7 +41,7 @@ fi
 folder=$(find "$work/prefix" -name nibble.pc -exec dirname {} \;)
 PKG_CONFIG_PATH=$folder
 export PKG_CONFIG_PATH
-find_flags() { pkg-config --define-variable=prefix="$work/prefix" "$@" nibble; }
+find_flags() { pkg-config "$@" nibble; }
 if cflags=$(find_flags --cflags 2>"$work/log") && libs=$(find_flags --libs 2>>"$work/log"); then
     good "pkg-config nibble $(pkg-config --modversion nibble)"
 else

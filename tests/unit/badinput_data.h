@@ -164,7 +164,7 @@ static const bad_case flag_cases[] = {
     {"a flag out of range", 2, {"-n", "'0'"}, .run = "run @model -p Hi -n 0"},
     {"a temperature of nan", 2, {"--temp", "nan"}, .run = "run @model -p Hi --temp nan"},
     {"an unknown choice", 2, {"--device", "auto, cpu"}, .run = "run @model -p Hi --device gpu"},
-    {"no GPU in this build", 5, {"--device cuda"}, .run = "run @model -p Hi --device cuda"},
+    {"no GPU backend", 5, {"no GPU can be used", "@dir/nothing.so"}, .run = "run @model -p Hi --device cuda", .environment = "NIBBLE_CUDA_PLUGIN=@dir/nothing.so"},
     {"threads out of range", 2, {"-t", "0 to 1024"}, .run = "run @model -p Hi -t 100000"},
     {"environment: no number", 2, {"NIBBLE_PREDICT", "'many'"}, .run = "run @model -p Hi", .environment = "NIBBLE_PREDICT=many"},
     {"environment: unknown ISA", 2, {"NIBBLE_ISA", "sse9"}, .run = "run @model -p Hi", .environment = "NIBBLE_ISA=sse9"},

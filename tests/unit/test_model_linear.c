@@ -12,7 +12,7 @@ static nb_checkpoint *checkpoint;
 static const nb_quant_config no_config;
 #define AWQ(group_size)             { .method = NB_QUANT_AWQ, .bits = 4, .group = group_size }
 #define GPTQ(width, group_size, vv) { .method = NB_QUANT_GPTQ, .bits = width, .group = group_size, .v2 = vv }
-#define CT(width, group_size)       { .method = NB_QUANT_CT, .bits = width, .group = group_size }
+#define CT(width, group_size, even) { .method = NB_QUANT_CT, .bits = width, .group = group_size, .sym = even }
 
 /* Which rows hold g_idx that permutes: only those may keep it, since a kernel pays for it. */
 static const struct {
@@ -33,12 +33,12 @@ static const struct {
     { "gptq8_asym", 16, 64, GPTQ(8, 32, false), false, false },
     { "gptq8_v2_row", 24, 64, GPTQ(8, 0, true), false, false },
     { "gptq8_v2_act", 16, 96, GPTQ(8, 32, true), true, false },
-    { "ct4_sym", 16, 96, CT(4, 32), false, false },
-    { "ct4_asym", 20, 96, CT(4, 32), false, false },
-    { "ct4_channel", 12, 52, CT(4, 0), false, false },
-    { "ct8_sym", 16, 96, CT(8, 32), false, false },
-    { "ct8_asym_channel", 18, 45, CT(8, 0), false, false },
-    { "ct8_f32", 16, 64, CT(8, 32), false, false },
+    { "ct4_sym", 16, 96, CT(4, 32, true), false, false },
+    { "ct4_asym", 20, 96, CT(4, 32, false), false, false },
+    { "ct4_channel", 12, 52, CT(4, 0, true), false, false },
+    { "ct8_sym", 16, 96, CT(8, 32, true), false, false },
+    { "ct8_asym_channel", 18, 45, CT(8, 0, false), false, false },
+    { "ct8_f32", 16, 64, CT(8, 32, true), false, false },
     { "float_bf16", 8, 24, { 0 }, false, false },
     { "float_f16", 8, 24, { 0 }, false, false },
     { "float_f32", 8, 24, { 0 }, false, false },
@@ -108,7 +108,9 @@ static void refuse(const char *prefix, const nb_quant_config *q, int n, int k, i
 static void test_broken(void **state)
 {
     (void)state;
-    static const nb_quant_config awq = AWQ(32), gptq = GPTQ(4, 32, false), ct = CT(4, 32);
+    static const nb_quant_config awq = AWQ(32), gptq = GPTQ(4, 32, false), ct = CT(4, 32, true),
+                                 ct_uneven = CT(4, 32, false),
+                                 gptq_ordered = { .method = NB_QUANT_GPTQ, .bits = 4, .group = 32, .desc_act = true };
     static const struct {
         const char            *prefix;
         const nb_quant_config *q;
@@ -143,6 +145,8 @@ static void test_broken(void **state)
         { "awq_g32", &awq, 20, 96, 1, NB_ERR_INPUT, "20 outputs cannot be packed by eights" },
         { "gptq4_sym", &gptq, 16, 92, 0, NB_ERR_INPUT, "16 x 92 cannot be packed" },
         { "gptq4_sym", &no_config, 16, 96, 0, NB_ERR_INPUT, "no quantization_config" },
+        { "ct4_sym", &ct_uneven, 16, 96, 0, NB_ERR_INPUT, "no ct4_sym.weight_zero_point" },
+        { "gptq4_asym", &gptq_ordered, 24, 64, 0, NB_ERR_INPUT, "no gptq4_asym.g_idx" },
         { "absent", &gptq, 16, 96, 0, NB_ERR_INPUT, "weight' is missing" },
     };
     for (size_t i = 0; i < NB_COUNT(cases); i++)

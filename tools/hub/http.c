@@ -227,7 +227,7 @@ nb_status nb_http_get_pieces(nb_http *h, const nb_http_request *r, nb_http_answe
         status = perform(&t, url, trusted ? r->token : NULL, a, err);
         if (status || a->status < 300 || a->status > 399) break;
         if (curl_easy_getinfo(h->curl, CURLINFO_REDIRECT_URL, &next) != CURLE_OK || !next || !origin_of(origin, next))
-            status = nb_fail(err, NB_ERR_INPUT, "%s: the server redirects (HTTP status %ld) to nowhere", r->name, a->status);
+            status = nb_fail(err, NB_ERR_INPUT, "%s: the server redirects (HTTP status %ld) to no http address", r->name, a->status);
         else if (hops == MAX_REDIRECTS)
             status = nb_fail(err, NB_ERR_INPUT, "%s: more than %d redirects", r->name, MAX_REDIRECTS);
         else if (!strncasecmp(first, "https ", 6) && strncasecmp(origin, "https ", 6))
