@@ -32,6 +32,7 @@ void nb_float_layer_free(nb_float_layer *l)
     for (int i = 0; i < NB_LINEARS; i++) {
         nb_linear_free(&l->source[i]);
         free(l->w[i]);
+        free(l->divisor[i]);
     }
     for (int i = 0; i < 3; i++) free(l->bias[i]);
     for (int i = 0; i < 2; i++) free(l->norm[i]);

@@ -13,6 +13,7 @@ typedef struct {
     int       n[NB_LINEARS], k[NB_LINEARS];
     nb_linear source[NB_LINEARS];     /* as the checkpoint holds them */
     float    *w[NB_LINEARS];          /* [n, k]; the solvers change these */
+    float    *divisor[NB_LINEARS];    /* [n] what AWQ divided the rows by; NULL: nothing */
     float    *bias[3];                /* [n] of q, k, v; values of bias_dtype */
     char      norm_name[2][64];       /* before attention, before the MLP */
     float    *norm[2];                /* [hidden]; values of norm_dtype */

@@ -174,12 +174,19 @@ static nb_matrix_report *report_of(layer_job *l, int i)
     return &l->job->report->matrices[l->index * NB_LINEARS + i];
 }
 
-/* Mean squared error of an output, over tokens and rows, of codes for w on inputs with Gram matrix h. */
-static nb_status loss_of(double *out, const nb_codes *c, const float *w, const double *h, nb_pool *pool, nb_error *err)
+/* Mean squared error of an output, over tokens and rows, of codes for w on inputs with Gram matrix h.  Rows that AWQ divided
+ * (divisor [n], or NULL) count as what they become again in the consumer that was multiplied, so that losses compare. */
+static nb_status loss_of(double *out, const nb_codes *c, const float *w, const float *divisor, const double *h, nb_pool *pool,
+                         nb_error *err)
 {
     float *q;
     NB_TRY(nb_alloc(&q, (size_t)c->n * (size_t)c->k, sizeof *q, "a dequantized matrix", err));
     nb_codes_dequantize(c, q);
+    for (int r = 0; divisor && r < c->n; r++)
+        for (int i = 0; i < c->k; i++) {
+            size_t at = (size_t)r * c->k + i;
+            q[at] = w[at] - (w[at] - q[at]) * divisor[r];
+        }
     *out = nb_gram_loss(w, q, h, c->n, c->k, pool) / c->n;
     free(q);
     return NB_OK;
@@ -230,7 +237,7 @@ static nb_status solve_awq(layer_job *l, int i, const double *h, nb_error *err)
         status = nb_awq_clip(l->f.w[i], h, l->f.n[i], l->f.k[i], &l->job->options.grid, pool, err);
     }
     if (!status) status = solve_rtn(l, i, err);
-    if (!status) status = loss_of(&report_of(l, i)->loss, &l->codes[i], before ? before : l->f.w[i], h, pool, err);
+    if (!status) status = loss_of(&report_of(l, i)->loss, &l->codes[i], before ? before : l->f.w[i], l->f.divisor[i], h, pool, err);
     free(before);
     return status;
 }
@@ -274,7 +281,7 @@ static nb_status smooth(layer_job *l, nb_error *err)
         if (!status) nb_stats_mean_abs(st, mean_abs[site]);
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
             status = solve_rtn(l, i, err);
-            if (!status) status = loss_of(&report_of(l, i)->rtn_loss, &l->codes[i], l->f.w[i], st->gram, pool, err);
+            if (!status) status = loss_of(&report_of(l, i)->rtn_loss, &l->codes[i], l->f.w[i], NULL, st->gram, pool, err);
             nb_codes_free(&l->codes[i]);
         }
     }

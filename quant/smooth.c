@@ -69,13 +69,16 @@ static void fold_norm(float *norm, nb_dtype type, float *s, int n)
     }
 }
 
-/* Divide the rows of w [n, k] by the scale of the input channel that each feeds. */
-static void fold_rows(float *w, int n, int k, const float *s, const int32_t *channel)
+/* Divide the rows of matrix i by the scale of the input channel that each feeds, and remember by what. */
+static nb_status fold_rows(nb_float_layer *l, int i, const float *s, const int32_t *channel, nb_error *err)
 {
+    int n = l->n[i], k = l->k[i];
+    NB_TRY(nb_alloc(&l->divisor[i], (size_t)n, sizeof(float), "row scales", err));
     for (int r = 0; r < n; r++) {
-        float divisor = s[channel ? channel[r] : r];
-        for (int i = 0; i < k; i++) w[(size_t)r * k + i] /= divisor;
+        float divisor = l->divisor[i][r] = s[channel ? channel[r] : r];
+        for (int c = 0; c < k; c++) l->w[i][(size_t)r * k + c] /= divisor;
     }
+    return NB_OK;
 }
 
 static void scale_columns(float *w, int n, int k, const float *s)
@@ -102,9 +105,9 @@ static nb_status fold_value(nb_float_layer *l, float *s, const nb_config *c, nb_
         for (int g = 0; g < group && !isfinite(bias); g++) s[channel[r] + g * c->head_dim] = 1;
         if (isfinite(bias)) l->bias[NB_V][r] = bias;
     }
-    fold_rows(l->w[NB_V], n, l->k[NB_V], s, channel);
+    nb_status status = fold_rows(l, NB_V, s, channel, err);
     free(channel);
-    return NB_OK;
+    return status;
 }
 
 static nb_status apply(nb_float_layer *l, float *const scale[NB_SITES], const nb_config *config, double *const gram[NB_SITES],
@@ -113,7 +116,7 @@ static nb_status apply(nb_float_layer *l, float *const scale[NB_SITES], const nb
     fold_norm(l->norm[0], l->norm_dtype[0], scale[NB_SITE_QKV], config->hidden);
     fold_norm(l->norm[1], l->norm_dtype[1], scale[NB_SITE_GATE_UP], config->hidden);
     NB_TRY(fold_value(l, scale[NB_SITE_O], config, err));
-    fold_rows(l->w[NB_UP], l->n[NB_UP], l->k[NB_UP], scale[NB_SITE_DOWN], NULL);
+    NB_TRY(fold_rows(l, NB_UP, scale[NB_SITE_DOWN], NULL, err));
     for (int site = 0; site < NB_SITES; site++) {
         int first = nb_site_first[site];
         for (int i = first; i < first + nb_site_count[site]; i++) scale_columns(l->w[i], l->n[i], l->k[i], scale[site]);

@@ -42,7 +42,7 @@ build() { # folder, flags...
 tests() { # folder, ctest flags...
     folder=$1
     shift
-    ctest --test-dir "$folder" --output-on-failure -j "$cores" "$@" && sed -n 's/^\(SKIP.*\)/\1/p' "$folder"/Testing/Temporary/LastTest.log
+    ctest --test-dir "$folder" --no-tests=error --output-on-failure -j "$cores" "$@" && sed -n 's/^\(SKIP.*\)/\1/p' "$folder"/Testing/Temporary/LastTest.log
 }
 clang_build() {
     command -v clang >/dev/null || { echo "clang is not installed"; return 77; }
@@ -51,7 +51,7 @@ clang_build() {
 bare_build() { build build-bare -DNIBBLE_TESTS=OFF -DNIBBLE_WEBP=OFF -DNIBBLE_CURL=OFF -DNIBBLE_STB=OFF; }
 
 sh tools/setup.sh || { echo "set-up failed"; exit 1; }
-check build build build
+check build build build -DNIBBLE_TESTS=ON
 check unit tests build
 check clang clang_build
 check bare bare_build
