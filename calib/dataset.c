@@ -1,32 +1,37 @@
 /* dataset.c - opening a data file, telling its form, and walking its rows.
  *
- * Reads one row at a time and keeps one: the first, which opening looks at to tell the form and to refuse an empty set.
- * It does not open pictures; whether a file is there is found out when a prompt is built from the chat.
+ * Reads one row at a time and keeps two: the first, which opening looks at to tell the form and to refuse an empty set, and
+ * the last, which conversions look at.  It does not open pictures; whether a file is there is found out when a prompt is built
+ * from the chat.
  */
 #include "calib/dataset.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <strings.h>
 
 #include "calib/dataset_row.h"
+#include "calib/dataset_text.h"
 #include "runtime/io/file.h"
 
 struct nb_dataset {
     char           *path, *root;
-    nb_json_stream *stream;
+    nb_json_stream *json;        /* one of the two is open */
+    nb_text_stream *text;
     nb_row_map      map;
     nb_data_form    asked, form; /* what the caller said; what was found */
     bool            need_answer;
-    bool            array;       /* rows are the items of one JSON array, not lines */
-    cJSON          *first;       /* read by open, not yet given out */
-    size_t          first_line;
-    size_t          row;         /* rows given out */
+    bool            waiting;     /* the first row was read by open and not yet given out; what came of it: */
+    nb_status       status;
+    nb_error        err;
+    bool            stream_failed; /* the last failure was of the file, not of the meaning of a row */
+    nb_row          current;
+    size_t          line;
+    size_t          rows, skipped;
 };
 
-static const char *const form_names[] = {"auto", "openai", "sharegpt"};
+static const char *const form_names[] = {"auto", "openai", "sharegpt", "alpaca", "swift", "llava", "text"};
 
 const char *nb_data_form_name(nb_data_form form)
 {
@@ -40,31 +45,79 @@ nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err)
         *out = (nb_data_form)i;
         return NB_OK;
     }
-    return nb_fail(err, NB_ERR_ARGUMENT, "data form '%s' is not one of auto, openai, sharegpt", name);
+    return nb_fail(err, NB_ERR_ARGUMENT, "data form '%s' is not one of auto, openai, sharegpt, alpaca, swift, llava, text", name);
 }
 
-/* True when the first character that is not white space opens an array. */
-static bool starts_with_array(const char *path)
+/* ---- what kind of file it is ---------------------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *path, const char *tail)
 {
-    char text[4096];
-    int  fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return false;
-    ssize_t n = read(fd, text, sizeof text);
-    close(fd);
-    ssize_t i = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
-    while (i < n && strchr(" \t\r\n", text[i]) && text[i]) i++;
-    return i < n && text[i] == '[';
+    size_t n = strlen(path), m = strlen(tail);
+    return n >= m && !strcasecmp(path + n - m, tail);
 }
 
-/* Read the description that belongs to the file: the one given, or the one beside it when it lists the file. */
+/* The first bytes, unpacked; *start: the first of them that is neither white space nor a byte order mark, 0 when there is none. */
+static nb_status peek(char bytes[4096], size_t *n, char *start, const char *path, nb_error *err)
+{
+    nb_reader *reader;
+    NB_TRY(nb_reader_open(&reader, path, err));
+    nb_status status = nb_reader_read(reader, bytes, 4096, n, err);
+    nb_reader_close(reader);
+    size_t i = *n >= 3 && !memcmp(bytes, "\xef\xbb\xbf", 3) ? 3 : 0;
+    while (!status && i < *n && bytes[i] && strchr(" \t\r\n", bytes[i])) i++;
+    *start = !status && i < *n ? bytes[i] : 0;
+    return status;
+}
+
+/* What data sets also come in and is not read here. */
+static nb_status refuse_kind(const char *path, const char *bytes, size_t n, nb_error *err)
+{
+    if (n >= 4 && !memcmp(bytes, "PAR1", 4))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is a Parquet file; write its rows as JSON lines first (datasets: to_json)",
+                       path);
+    if (n >= 6 && !memcmp(bytes, "ARROW1", 6))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is an Arrow file; write its rows as JSON lines first (datasets: to_json)",
+                       path);
+    if (ends_with(path, ".tsv") || ends_with(path, ".csv"))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is a table; benchmark tables are for 'nibble eval --tasks', other data is "
+                       "needed as JSON lines, such as {\"query\": ..., \"response\": ..., \"images\": [...]}", path);
+    return NB_OK;
+}
+
+/* Some keep JSON lines under the name of a text file: as text they would calibrate on braces. */
+static bool holds_json(const char *path)
+{
+    nb_json_stream *stream;
+    cJSON          *row = NULL;
+    if (nb_json_stream_open(&stream, path, NULL)) return false;
+    bool good = !nb_json_stream_next(stream, &row, NULL, NULL) && cJSON_IsObject(row);
+    cJSON_Delete(row);
+    nb_json_stream_close(stream);
+    return good;
+}
+
+static nb_status open_stream(nb_dataset *d, nb_error *err)
+{
+    char   bytes[4096], start;
+    size_t n;
+    NB_TRY(peek(bytes, &n, &start, d->path, err));
+    bool bracket = start == '{' || start == '[', named = nb_text_stream_named(d->path);
+    bool text = d->asked == NB_DATA_TEXT ? named || !bracket : d->asked == NB_DATA_AUTO && named;
+    if (text && !(bracket && holds_json(d->path))) return nb_text_stream_open(&d->text, d->path, err);
+    NB_TRY(refuse_kind(d->path, bytes, n, err));
+    return nb_json_stream_open(&d->json, d->path, err);
+}
+
+/* Read the description that belongs to the file: the one given, or the one beside it when it lists the file and the form is
+ * not one that LLaMA-Factory does not have. */
 static nb_status read_map(nb_dataset *d, const char *given, nb_error *err)
 {
-    bool         found = false;
+    bool         found = false, own = d->asked == NB_DATA_AUTO || d->asked == NB_DATA_SHAREGPT || d->asked == NB_DATA_ALPACA;
     nb_data_form form = NB_DATA_AUTO;
     if (given) {
         NB_TRY(nb_row_map_read(&d->map, &found, &form, given, d->path, err));
         if (!found) return nb_fail(err, NB_ERR_INPUT, "%s: no entry has '%s' as its file_name", given, d->path);
-    } else if (d->asked != NB_DATA_OPENAI) {
+    } else if (own) {
         char *folder = nb_path_folder(d->path), *beside = folder ? nb_path_join(folder, "dataset_info.json") : NULL;
         nb_status status = NB_OK;
         if (!beside)
@@ -79,15 +132,47 @@ static nb_status read_map(nb_dataset *d, const char *given, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: dataset_info.json says that the form is %s, not %s", d->path,
                        nb_data_form_name(form), nb_data_form_name(d->asked));
     d->form = found ? form : d->asked;
+    if (!d->text) return NB_OK;
+    nb_row_map_free(&d->map); /* paragraphs have no columns */
+    d->form = NB_DATA_TEXT;
     return NB_OK;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------------ */
+
+/* The next row of the file as JSON; a paragraph as {"text": ...}.  *row NULL at the end. */
+static nb_status read_row(nb_dataset *d, cJSON **row, nb_error *err)
+{
+    const char *paragraph;
+    *row = NULL;
+    d->line = 0;
+    nb_status status = d->json ? nb_json_stream_next(d->json, row, &d->line, err)
+                               : nb_text_stream_next(d->text, &paragraph, &d->line, err);
+    d->stream_failed = status != NB_OK;
+    if (status || d->json || !paragraph) return status;
+    *row = cJSON_CreateObject();
+    if (*row && cJSON_AddStringToObject(*row, "text", paragraph)) return NB_OK;
+    cJSON_Delete(*row);
+    *row = NULL;
+    return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", d->path);
+}
+
+/* The form of the first row that can be read is that of the file. */
+static nb_data_form form_of_row(nb_dataset *d, const cJSON *row)
+{
+    if (d->map.info || d->asked != NB_DATA_AUTO || d->text) return d->form;
+    nb_data_form own = nb_row_form(row);
+    if (d->form == NB_DATA_AUTO) d->form = own;
+    return nb_row_forms_mix(own, d->form) ? own : d->form;
 }
 
 void nb_dataset_close(nb_dataset *d)
 {
     if (!d) return;
-    if (d->stream) nb_json_stream_close(d->stream);
+    nb_json_stream_close(d->json);
+    nb_text_stream_close(d->text);
+    nb_row_free(&d->current);
     nb_row_map_free(&d->map);
-    cJSON_Delete(d->first);
     free(d->path);
     free(d->root);
     free(d);
@@ -97,12 +182,14 @@ static nb_status open_parts(nb_dataset *d, const nb_dataset_options *options, nb
 {
     d->root = options->image_root ? nb_strdup(options->image_root) : nb_path_folder(d->path);
     if (!d->root) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", d->path);
-    NB_TRY(nb_json_stream_open(&d->stream, d->path, err));
-    d->array = starts_with_array(d->path);
+    NB_TRY(open_stream(d, err));
     NB_TRY(read_map(d, options->dataset_info, err));
-    NB_TRY(nb_json_stream_next(d->stream, &d->first, &d->first_line, err));
-    if (!d->first) return nb_fail(err, NB_ERR_INPUT, "%s: holds no rows", d->path);
-    if (d->form == NB_DATA_AUTO) d->form = nb_row_form(d->first);
+    d->status = read_row(d, &d->current.row, &d->err);
+    d->waiting = true;
+    if (d->status == NB_ERR_INPUT) return NB_OK; /* nb_dataset_next says it, and rows may follow that are good */
+    if (d->status) return nb_fail(err, d->status, "%s", d->err.text);
+    if (!d->current.row) return nb_fail(err, NB_ERR_INPUT, "%s: holds no rows", d->path);
+    form_of_row(d, d->current.row);
     return NB_OK;
 }
 
@@ -123,26 +210,16 @@ nb_status nb_dataset_open(nb_dataset **out, const char *path, const nb_dataset_o
     return NB_OK;
 }
 
-nb_data_form nb_dataset_form(const nb_dataset *d)
-{
-    return d->form;
-}
-
-const char *nb_dataset_root(const nb_dataset *d)
-{
-    return d->root;
-}
-
 /* The tail of a long path is what tells files apart. */
-static void name_row(const nb_dataset *d, size_t line, char where[256])
+static void name_row(const nb_dataset *d, char where[256])
 {
     size_t      n = strlen(d->path);
     const char *path = n > 180 ? d->path + n - 180 : d->path;
     while (path > d->path && ((unsigned char)*path & 0xc0) == 0x80) path++; /* not inside a character */
-    if (d->array)
-        snprintf(where, 256, "%s%s row %zu (line %zu)", path > d->path ? "..." : "", path, d->row, line);
+    if (d->json && nb_json_stream_is_array(d->json))
+        snprintf(where, 256, "%s%s row %zu (line %zu)", path > d->path ? "..." : "", path, d->rows, d->line);
     else
-        snprintf(where, 256, "%s%s line %zu", path > d->path ? "..." : "", path, line);
+        snprintf(where, 256, "%s%s line %zu", path > d->path ? "..." : "", path, d->line);
 }
 
 static nb_status check_answer(const nb_dataset *d, const nb_chat *chat, const char *where, nb_error *err)
@@ -153,29 +230,105 @@ static nb_status check_answer(const nb_dataset *d, const nb_chat *chat, const ch
                    where, chat->count - 1, last);
 }
 
+/* The next row that is not blank into d->current; its row NULL at the end. */
+static nb_status take_row(nb_dataset *d, nb_data_form *form, char where[256], nb_error *err)
+{
+    for (;;) {
+        nb_status status = d->status;
+        if (d->waiting) {
+            d->waiting = false;
+            if (status) d->line = 0;
+            if (status) nb_fail(err, status, "%s", d->err.text);
+        } else {
+            nb_row_free(&d->current);
+            status = read_row(d, &d->current.row, err);
+        }
+        if (!status && !d->current.row) return NB_OK;
+        d->rows++;
+        where[0] = 0;
+        if (status) return status;
+        name_row(d, where);
+        *form = form_of_row(d, d->current.row);
+        if (*form != NB_DATA_TEXT || !nb_row_is_blank(d->current.row, &d->map)) return NB_OK;
+        d->skipped++;
+    }
+}
+
 nb_status nb_dataset_next(nb_dataset *d, nb_chat *out, char where[256], bool *end, nb_error *err)
 {
     memset(out, 0, sizeof *out);
     where[0] = 0;
-    cJSON *row = d->first, *messages = NULL, *tools = NULL;
-    size_t line = d->first_line;
+    nb_row      *r = &d->current;
+    nb_data_form form;
     *end = false;
-    d->first = NULL;
-    if (!row) NB_TRY(nb_json_stream_next(d->stream, &row, &line, err));
-    if (!row) {
-        *end = true;
-        return NB_OK;
-    }
-    d->row++;
-    name_row(d, line, where);
-    bool told_by_row = d->asked == NB_DATA_AUTO && !d->map.info;
-    nb_data_form form = told_by_row ? nb_row_form(row) : d->form;
-    nb_status status = nb_row_messages(&messages, &tools, row, &d->map, form, where, err);
-    if (!status) status = nb_chat_from_json(out, messages, tools, where, err);
+    NB_TRY(take_row(d, &form, where, err));
+    *end = !r->row;
+    if (*end) return NB_OK;
+    nb_status status = nb_row_messages(r, &d->map, form, where, err);
+    if (!status) status = nb_chat_from_json(out, r->messages, r->tools, where, err);
     if (!status) status = check_answer(d, out, where, err);
     if (status) nb_chat_free(out);
-    cJSON_Delete(messages); /* before the row: they borrow from it */
-    cJSON_Delete(tools);
-    cJSON_Delete(row);
     return status;
+}
+
+bool nb_dataset_resume(nb_dataset *d)
+{
+    if (!d->stream_failed) return true;
+    d->status = NB_OK;
+    return !nb_reader_broken(nb_dataset_reader(d)) && (!d->json || nb_json_stream_resume(d->json));
+}
+
+/* ---- questions ------------------------------------------------------------------------------------------------------------- */
+
+nb_status nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err)
+{
+    nb_dataset *d;
+    *rows = 0;
+    NB_TRY(nb_dataset_open(&d, path, options, err));
+    nb_status    status;
+    nb_data_form form;
+    char         where[256];
+    while (!(status = take_row(d, &form, where, err)) && d->current.row) ++*rows;
+    nb_dataset_close(d);
+    return status;
+}
+
+nb_data_form nb_dataset_form(const nb_dataset *d)
+{
+    return d->form;
+}
+
+const char *nb_dataset_root(const nb_dataset *d)
+{
+    return d->root;
+}
+
+const cJSON *nb_dataset_messages(const nb_dataset *d)
+{
+    return d->current.messages;
+}
+
+const cJSON *nb_dataset_tools(const nb_dataset *d)
+{
+    return d->current.tools;
+}
+
+size_t nb_dataset_rows(const nb_dataset *d)
+{
+    return d->rows;
+}
+
+size_t nb_dataset_line(const nb_dataset *d)
+{
+    return d->line;
+}
+
+size_t nb_dataset_skipped(const nb_dataset *d)
+{
+    return d->skipped;
+}
+
+const nb_reader *nb_dataset_reader(const nb_dataset *d)
+{
+    return d->json ? nb_json_stream_reader(d->json) : nb_text_stream_reader(d->text);
 }

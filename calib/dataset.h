@@ -1,8 +1,18 @@
 /* dataset.h - rows of chat data as conversations, one at a time, in the form the user already has.
  *
- * Forms: OpenAI-style JSONL or JSON ({"messages": [...], "tools"?, "images"?}), LLaMA-Factory sharegpt (through
- * dataset_info.json beside the file or given, or told from the row itself).  A row that cannot be used is an error that
- * names file, line and JSON path.
+ *     openai    {"messages": [{"role", "content"}], "tools"?, "images"?, "videos"?}, or the list of messages alone
+ *     sharegpt  {"conversations": [{"from", "value"}], "system"?, "tools"?, "images"?, "videos"?}
+ *     alpaca    {"instruction", "input"?, "output", "system"?, "history"?}
+ *     swift     {"query", "response", "system"?, "history"?, "images"?} and the other spellings that ms-swift takes
+ *     llava     {"image", "conversations"}: sharegpt with pictures
+ *     text      {"text"}, or a plain text file: paragraphs between empty lines
+ *
+ * as JSON lines or one JSON array, plain, gzip or zstd, never held in memory whole.  LLaMA-Factory's dataset_info.json, beside
+ * the file or given, renames every column and tag.  A document of the text form is one message of the assistant: text that the
+ * model is to predict, so all of it counts as an answer.
+ *
+ * A row that cannot be used is an error that names file, line and JSON path; preference data (two answers, or a thumb) and
+ * sound are refused as such.  Benchmark tables (TSV) are not read here: tools/eval has them.
  */
 #ifndef NB_DATASET_H
 #define NB_DATASET_H
@@ -10,8 +20,11 @@
 #include "runtime/io/json.h"
 #include "runtime/text/chat.h"
 
-typedef enum { NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT } nb_data_form;
-nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err); /* "auto", "openai", "sharegpt" */
+typedef enum {
+    NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT, NB_DATA_ALPACA, NB_DATA_SWIFT, NB_DATA_LLAVA, NB_DATA_TEXT
+} nb_data_form;
+#define NB_DATA_FORMS "auto|openai|sharegpt|alpaca|swift|llava|text" /* in the order of nb_data_form: choices of a flag */
+nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err);
 const char *nb_data_form_name(nb_data_form form);
 
 typedef struct {
@@ -24,9 +37,24 @@ typedef struct {
 typedef struct nb_dataset nb_dataset;
 nb_status    nb_dataset_open(nb_dataset **out, const char *path, const nb_dataset_options *options, nb_error *err);
 void         nb_dataset_close(nb_dataset *d);
-nb_data_form nb_dataset_form(const nb_dataset *d);   /* what was found */
+nb_data_form nb_dataset_form(const nb_dataset *d);   /* what was found; AUTO while no row could be read */
 const char  *nb_dataset_root(const nb_dataset *d);   /* folder for relative media */
-/* The next row; *end true after the last.  where: "FILE line N" (or "FILE row N" in a JSON array), for messages. */
+/* The next row; *end true after the last.  where: "FILE line N" (or "FILE row N" in a JSON array), for messages.  Documents of
+ * nothing but white space are passed over. */
 nb_status    nb_dataset_next(nb_dataset *d, nb_chat *out, char where[256], bool *end, nb_error *err);
+/* After a failed nb_dataset_next: true when the next call goes on with the row behind the bad one, false when the rest of the
+ * file cannot be read. */
+bool         nb_dataset_resume(nb_dataset *d);
+
+/* The row that nb_dataset_next gave last, as OpenAI-style messages and tools (NULL: none).  Valid until the next call. */
+const cJSON *nb_dataset_messages(const nb_dataset *d);
+const cJSON *nb_dataset_tools(const nb_dataset *d);
+size_t       nb_dataset_rows(const nb_dataset *d);    /* read so far, bad ones included */
+size_t       nb_dataset_line(const nb_dataset *d);    /* of the last row; 0 when it could not be found */
+size_t       nb_dataset_skipped(const nb_dataset *d); /* documents of white space */
+const nb_reader *nb_dataset_reader(const nb_dataset *d); /* for progress, and how the file is packed */
+
+/* Rows of a file (documents of white space not among them), found without making conversations of them. */
+nb_status    nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err);
 
 #endif

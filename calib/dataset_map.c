@@ -1,8 +1,8 @@
 /* dataset_map.c - LLaMA-Factory's dataset_info.json: which entry describes a file, and what its columns are called.
  *
  * An entry belongs to the data file when its file_name, relative to the folder of dataset_info.json, is that very file
- * (same device and inode, so links and "./" do not matter).  Only what says how a row reads is taken; download addresses,
- * subsets and sampling are LLaMA-Factory's own business.
+ * (same device and inode, so links and "./" do not matter), or what it was before it was packed as .gz or .zst.  Only what
+ * says how a row reads is taken; download addresses, subsets and sampling are LLaMA-Factory's own business.
  */
 #include "calib/dataset_row.h"
 
@@ -21,6 +21,24 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* Does file_name, seen from the folder of dataset_info.json, name the data? */
+static nb_status names_data(bool *out, const char *folder, const char *file_name, const char *data, nb_error *err)
+{
+    static const char *const packed[] = {"", ".gz", ".zst"};
+    *out = false;
+    for (size_t i = 0; i < NB_COUNT(packed) && !*out; i++) {
+        char *joined = nb_path_join(folder, file_name), *path = NULL;
+        if (!joined || asprintf(&path, "%s%s", joined, packed[i]) < 0) {
+            free(joined);
+            return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", data);
+        }
+        *out = same_file(path, data);
+        free(joined);
+        free(path);
+    }
+    return NB_OK;
+}
+
 static nb_status find_entry(const cJSON **out, const cJSON *info, const char *info_path, const char *data, nb_error *err)
 {
     char *folder = nb_path_folder(info_path);
@@ -30,15 +48,12 @@ static nb_status find_entry(const cJSON **out, const cJSON *info, const char *in
     for (const cJSON *e = info->child; e && !status; e = e->next) {
         const cJSON *file = cJSON_IsObject(e) ? nb_json_find(e, "file_name") : NULL;
         if (!cJSON_IsString(file)) continue;
-        char *path = nb_path_join(folder, file->valuestring);
-        if (!path)
-            status = nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", info_path);
-        else if (same_file(path, data) && *out)
+        bool same;
+        status = names_data(&same, folder, file->valuestring, data, err);
+        if (!status && same && *out)
             status = nb_fail(err, NB_ERR_INPUT, "%s: both '%s' and '%s' describe %s; keep one of them in a copy of the file",
                              info_path, (*out)->string, e->string, data);
-        else if (same_file(path, data))
-            *out = e;
-        free(path);
+        if (!status && same) *out = e;
     }
     free(folder);
     return status;
@@ -61,13 +76,28 @@ static nb_status read_formatting(nb_data_form *form, const cJSON *entry, const c
 {
     const char *formatting = "alpaca"; /* LLaMA-Factory's default */
     NB_TRY(nb_json_opt_string(entry, "formatting", &formatting, where, err));
-    if (!strcmp(formatting, "alpaca"))
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: the alpaca form (instruction, input, output) cannot be read; store the data "
-                       "as sharegpt or as messages, or set \"formatting\": \"sharegpt\" if it already is", where);
-    if (strcmp(formatting, "sharegpt") && strcmp(formatting, "openai"))
+    if (strcmp(formatting, "alpaca") && strcmp(formatting, "sharegpt") && strcmp(formatting, "openai"))
         return nb_fail(err, NB_ERR_INPUT, "%s.formatting: '%s' is not one of alpaca, sharegpt, openai", where, formatting);
-    *form = strcmp(formatting, "openai") ? NB_DATA_SHAREGPT : NB_DATA_OPENAI;
+    *form = formatting[0] == 'a' ? NB_DATA_ALPACA : formatting[0] == 's' ? NB_DATA_SHAREGPT : NB_DATA_OPENAI;
     return NB_OK;
+}
+
+/* What the columns and tags are called where the entry is silent.  columns: the entry names some. */
+static void default_names(nb_row_map *out, nb_data_form form, bool columns)
+{
+    bool sharegpt = form == NB_DATA_SHAREGPT;
+    out->messages = sharegpt ? "conversations" : "messages";
+    out->role = sharegpt ? "from" : "role";
+    out->content = sharegpt ? "value" : "content";
+    out->user = sharegpt ? "human" : "user";
+    out->assistant = sharegpt ? "gpt" : "assistant";
+    out->observation = sharegpt ? "observation" : "tool";
+    out->function = "function_call";
+    out->system_role = "system";
+    if (form != NB_DATA_ALPACA || columns) return; /* alpaca: once one column is named, the others do not exist */
+    out->prompt = "instruction";
+    out->query = "input";
+    out->response = "output";
 }
 
 static nb_status read_entry(nb_row_map *out, nb_data_form *form, const cJSON *entry, const char *info_path, nb_error *err)
@@ -80,19 +110,11 @@ static nb_status read_entry(nb_row_map *out, nb_data_form *form, const cJSON *en
     NB_TRY(refuse_preference(entry, columns, where, err));
     NB_TRY(read_formatting(form, entry, where, err));
 
-    bool openai = *form == NB_DATA_OPENAI;
-    out->messages = openai ? "messages" : "conversations";
-    out->role = openai ? "role" : "from";
-    out->content = openai ? "content" : "value";
-    out->user = openai ? "user" : "human";
-    out->assistant = openai ? "assistant" : "gpt";
-    out->observation = openai ? "tool" : "observation";
-    out->function = "function_call";
-    out->system_role = "system";
-
+    default_names(out, *form, columns != NULL);
     const struct { const char *key; const char **name; } column[] = {
         {"messages", &out->messages}, {"system", &out->system}, {"tools", &out->tools},
         {"images", &out->images}, {"videos", &out->videos}, {"audios", &out->audios},
+        {"prompt", &out->prompt}, {"query", &out->query}, {"response", &out->response}, {"history", &out->history},
     }, tag[] = {
         {"role_tag", &out->role}, {"content_tag", &out->content}, {"user_tag", &out->user}, {"assistant_tag", &out->assistant},
         {"observation_tag", &out->observation}, {"function_tag", &out->function}, {"system_tag", &out->system_role},
@@ -101,8 +123,13 @@ static nb_status read_entry(nb_row_map *out, nb_data_form *form, const cJSON *en
     for (size_t i = 0; i < NB_COUNT(column) && columns; i++)
         NB_TRY(nb_json_opt_string(columns, column[i].key, column[i].name, at, err));
     snprintf(at, sizeof at, "%s.tags", where);
-    for (size_t i = 0; i < NB_COUNT(tag) && tags; i++)
+    for (size_t i = 0; i < NB_COUNT(tag) && tags && *form != NB_DATA_ALPACA; i++)
         NB_TRY(nb_json_opt_string(tags, tag[i].key, tag[i].name, at, err));
+    bool document = !out->response && !out->query && !out->history; /* for pre-training */
+    if (*form == NB_DATA_ALPACA && document) *form = NB_DATA_TEXT;
+    if (*form == NB_DATA_TEXT && !out->prompt)
+        return nb_fail(err, NB_ERR_INPUT, "%s: is in the alpaca form (the default), but columns names neither a prompt nor a response; "
+                       "set \"formatting\": \"sharegpt\" if the rows hold messages", where);
     return NB_OK;
 }
 

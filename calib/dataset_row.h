@@ -13,6 +13,7 @@
 typedef struct {
     cJSON      *info; /* the parsed dataset_info.json; owns the strings */
     const char *messages, *system, *tools, *images, *videos, *audios;
+    const char *prompt, *query, *response, *history;                   /* alpaca; text: the document is in prompt */
     const char *role, *content;                                        /* keys of a message */
     const char *user, *assistant, *observation, *function, *system_role; /* values of the role key */
 } nb_row_map;
@@ -21,11 +22,28 @@ typedef struct {
 nb_status nb_row_map_read(nb_row_map *out, bool *found, nb_data_form *form, const char *info, const char *data, nb_error *err);
 void      nb_row_map_free(nb_row_map *map);
 
+/* A row and what was made of it: turns borrow from the row, messages and tools from both. */
+typedef struct {
+    cJSON *row;
+    cJSON *turns;    /* alpaca, swift, text: the columns as a list of {role, content}; NULL: the row has its own list */
+    cJSON *messages; /* OpenAI-style */
+    cJSON *tools;    /* NULL: none */
+} nb_row;
+void nb_row_free(nb_row *r); /* zeroes it */
+
 /* The form of a row that nothing else tells. */
 nb_data_form nb_row_form(const cJSON *row);
+/* Can rows of these two forms stand in one file?  Lists of messages in their spellings, yes; columns and lists, no. */
+bool         nb_row_forms_mix(nb_data_form a, nb_data_form b);
+/* A row of the text form that holds nothing but white space. */
+bool         nb_row_is_blank(const cJSON *row, const nb_row_map *map);
 
-/* *messages and *tools (NULL: none) borrow from the row and must be deleted before it. */
-nb_status nb_row_messages(cJSON **messages, cJSON **tools, const cJSON *row, const nb_row_map *map, nb_data_form form,
-                          const char *where, nb_error *err);
+/* From r->row to the rest of r. */
+nb_status nb_row_messages(nb_row *r, const nb_row_map *map, nb_data_form form, const char *where, nb_error *err);
+
+/* Inside: columns to turns, and the rows that are refused whole (preference data, grounding marks). */
+nb_status nb_row_turns(cJSON **turns, const cJSON *row, const nb_row_map *map, nb_data_form form, const char *where,
+                       nb_error *err);
+nb_status nb_row_refuse(const cJSON *row, const char *where, nb_error *err);
 
 #endif

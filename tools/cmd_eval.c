@@ -255,8 +255,7 @@ static nb_status log_rows(evaluation *e, const char *model, nb_task *t, nb_error
         nb_emit_string(&out, "answer", right);
         nb_emit_number(&out, "hit", t->scores[i].score);
         nb_emit_bool(&out, "undecided", t->scores[i].undecided);
-        nb_emit_close(&out);
-        nb_buf_char(&line, '\n');
+        nb_emit_close(&out); /* ends the line */
         NB_TRY(nb_buf_status(&line, "a log line", err));
         if (fwrite(line.data, 1, line.size, e->log) != line.size)
             return nb_fail(err, NB_ERR_IO, "%s: cannot write", e->opt->log_samples);

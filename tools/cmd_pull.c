@@ -79,7 +79,8 @@ static bool is_name(const char *s, size_t n)
 static nb_status check_repo(const char *repo, nb_error *err)
 {
     const char *slash = strchr(repo, '/');
-    bool        good = slash ? is_name(repo, (size_t)(slash - repo)) && is_name(slash + 1, strlen(slash + 1)) : is_name(repo, strlen(repo));
+    bool        good = slash ? is_name(repo, (size_t)(slash - repo)) && is_name(slash + 1, strlen(slash + 1))
+                             : is_name(repo, strlen(repo));
     return good ? NB_OK : nb_fail(err, NB_ERR_ARGUMENT, "'%s' is not a repository; write OWNER/NAME", repo);
 }
 
@@ -94,8 +95,8 @@ static bool is_visible(const char *s, size_t max)
 /* The address, without slashes at its end; malloc'd. */
 static nb_status settle_endpoint(char **out, const options *opt, nb_error *err)
 {
-    const char *text = opt->endpoint, *what = "--endpoint";
-    if (!text && opt->hub == NB_HUB_HF && getenv("HF_ENDPOINT") && *getenv("HF_ENDPOINT")) text = getenv("HF_ENDPOINT"), what = "HF_ENDPOINT";
+    const char *text = opt->endpoint, *what = "--endpoint", *mirror = getenv("HF_ENDPOINT");
+    if (!text && opt->hub == NB_HUB_HF && mirror && *mirror) text = mirror, what = "HF_ENDPOINT";
     if (!text) text = endpoints[opt->hub];
     bool http = !strncmp(text, "http://", 7), https = !strncmp(text, "https://", 8);
     if (!(http || https) || !is_visible(text, 500) || strpbrk(text, "?#@\"<>\\") || !text[http ? 7 : 8])
@@ -114,8 +115,8 @@ static nb_status settle_token(const char **out, const options *opt, const char *
     if (!token || !*token) return NB_OK;
     if (!is_visible(token, 1000)) return nb_fail(err, NB_ERR_ARGUMENT, "%s: holds characters that no token has", what);
     if (!nb_http_is_private(endpoint))
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: refused, because %s is not https and others could read it; leave the token out (%s)",
-                       what, endpoint, opt->token ? "no --token" : "unset HF_TOKEN");
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: refused, because %s is not https and others could read it; leave the token "
+                       "out (%s)", what, endpoint, opt->token ? "no --token" : "unset HF_TOKEN");
     *out = token;
     return NB_OK;
 }
@@ -208,7 +209,8 @@ static nb_status list_files(job *j, const options *opt, nb_error *err)
         return nb_fail(err, all ? NB_ERR_ARGUMENT : NB_ERR_INPUT, all ? "%s: none of its files is left by --include and --exclude"
                                                                       : "%s: has no files", j->hub.repo);
     for (size_t i = 0; i < j->list.count; i++)
-        if (j->list.files[i].kind == NB_DIGEST_NONE) nb_warn("%s: the hub publishes no digest; only its size is checked", j->list.files[i].name);
+        if (j->list.files[i].kind == NB_DIGEST_NONE)
+            nb_warn("%s: the hub publishes no digest; only its size is checked", j->list.files[i].name);
     return NB_OK;
 }
 
@@ -259,8 +261,8 @@ static nb_status print_report(const job *j, nb_error *err)
         nb_human_bytes(all, (double)j->total);
         nb_human_bytes(fetched, (double)j->fetched);
         nb_human_time(time, seconds);
-        nb_buf_printf(&out, "%s: %zu files, %s, complete and checked; %zu fetched (%s in %s)\n", j->directory, j->list.count, all, new,
-                      fetched, time);
+        nb_buf_printf(&out, "%s: %zu files, %s, complete and checked; %zu fetched (%s in %s)\n", j->directory, j->list.count,
+                      all, new, fetched, time);
     }
     nb_status s = nb_print(&out, err);
     nb_buf_free(&out);
@@ -301,8 +303,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
 {
     const options *opt = opaque;
     (void)args;
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: this nibble was built without http; install libcurl4-openssl-dev and libssl-dev and "
-                   "build with -DNIBBLE_CURL=ON", opt->repo);
+    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: this nibble was built without http; install libcurl4-openssl-dev and libssl-dev "
+                   "and build with -DNIBBLE_CURL=ON", opt->repo);
 }
 
 #endif

@@ -7,13 +7,15 @@
 
 #define NB_COMMANDS(X) \
     X(doctor)          \
+    X(pull)            \
     X(inspect)         \
     X(run)             \
     X(chat)            \
+    X(data)            \
     X(quantize)        \
     X(eval)            \
     X(bench)           \
-    X(pull)
+    X(synth)
 
 #define X(name) extern const nb_command nb_command_##name;
 NB_COMMANDS(X)

@@ -112,7 +112,8 @@ static void multiply_row(double *sum, const float *left, const float *right, int
     }
 }
 
-static nb_status merge_low(const change *c, const nb_entry *e, uint64_t first, uint64_t rows, float *values, double *sum, nb_error *err)
+static nb_status merge_low(const change *c, const nb_entry *e, uint64_t first, uint64_t rows, float *values, double *sum,
+                           nb_error *err)
 {
     size_t row = (size_t)nb_entry_row_size(e);
     for (uint64_t i = 0; i < rows; i++) {
@@ -267,7 +268,8 @@ static nb_status transpose(float **m, size_t a, size_t b, nb_error *err)
 /* A [rank, rest of W's shape], B [rows of W, rank]; of a convolution both with trailing dimensions as W has them. */
 static bool fits_linear(const nb_tensor *a, const nb_tensor *b, const nb_tensor *w)
 {
-    bool fits = w->rank >= 2 && a->rank == w->rank && b->rank == w->rank && b->shape[0] == w->shape[0] && b->shape[1] == a->shape[0];
+    bool fits = w->rank >= 2 && a->rank == w->rank && b->rank == w->rank;
+    fits = fits && b->shape[0] == w->shape[0] && b->shape[1] == a->shape[0];
     for (int i = 1; i < w->rank && fits; i++) fits = a->shape[i] == w->shape[i] && (i == 1 || b->shape[i] == 1);
     return fits;
 }
@@ -293,7 +295,8 @@ static double scale_of(const adding *x, const piece *a)
     return x->factor * alpha / (x->config.rslora ? sqrt(rank) : rank);
 }
 
-static nb_status fill_low(adding *x, change *c, const nb_entry *e, const piece *a, const piece *b, const piece *magnitude, nb_error *err)
+static nb_status fill_low(adding *x, change *c, const nb_entry *e, const piece *a, const piece *b, const piece *magnitude,
+                          nb_error *err)
 {
     bool   embedding = a->name.part == NB_PART_EMBED_A;
     size_t rank = (size_t)a->tensor->shape[0];
@@ -319,15 +322,15 @@ static nb_status fill_low(adding *x, change *c, const nb_entry *e, const piece *
 static nb_status add_low(adding *x, const nb_entry *e, const piece *a, const piece *b, const piece *magnitude, nb_error *err)
 {
     bool    embedding = a->name.part == NB_PART_EMBED_A;
+    bool    fits = (embedding ? fits_embedding : fits_linear)(a->tensor, b->tensor, e->tensor);
     change *c;
-    if (!(embedding ? fits_embedding : fits_linear)(a->tensor, b->tensor, e->tensor) || a->tensor->count == 0 || b->tensor->count == 0)
-        return shape_error(x, a, b, e, err);
+    if (!fits || a->tensor->count == 0 || b->tensor->count == 0) return shape_error(x, a, b, e, err);
     NB_TRY(check_rank(x, a, err));
     if (magnitude && !x->config.dora)
         return name_error(x, magnitude, "is of DoRA, but adapter_config.json does not say use_dora", err);
     if (x->config.dora && embedding)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s': DoRA on an embedding is not supported; merge this adapter with "
-                       "PEFT", x->directory, a->tensor->name);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: tensor '%.200s': DoRA on an embedding is not supported; merge this adapter "
+                       "with PEFT", x->directory, a->tensor->name);
     if (x->config.dora && !magnitude) return name_error(x, a, "is of DoRA and has no lora_magnitude_vector", err);
     if (magnitude && magnitude->tensor->count != e->tensor->shape[0]) return shape_error(x, magnitude, NULL, e, err);
     NB_TRY(nb_alloc(&c, 1, sizeof *c, "a change", err));
@@ -420,9 +423,10 @@ static nb_status add_target(adding *x, const piece *pieces, size_t count, nb_err
         size_t n = strlen(target) - strlen(strrchr(target, '.'));
         snprintf(packed, sizeof packed, "%.*s.qweight", (int)n, target);
         bool quantized = nb_checkpoint_find(x->all->base, packed);
-        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' changes '%s', %s (%s)", x->directory, pieces[0].tensor->name, target,
-                       quantized ? "which is already quantized in the base; give the float checkpoint" : "which the base does not have",
-                       nb_checkpoint_path(x->all->base));
+        const char *why = quantized ? "which is already quantized in the base; give the float checkpoint"
+                                    : "which the base does not have";
+        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%.200s' changes '%s', %s (%s)", x->directory, pieces[0].tensor->name,
+                       target, why, nb_checkpoint_path(x->all->base));
     }
     if (x->all->tied && !strcmp(target, "model.embed_tokens.weight"))
         nb_buf_printf(x->notes, "%s: changes the embedding, which is also the head of this base: both change\n", x->directory);
@@ -463,7 +467,8 @@ static nb_status add_all(adding *x, nb_error *err)
 static nb_status open_weights(adding *x, nb_error *err)
 {
     nb_adapters *all = x->all;
-    char        *path = nb_path_join(x->directory, "adapter_model.safetensors"), *old = nb_path_join(x->directory, "adapter_model.bin");
+    char        *path = nb_path_join(x->directory, "adapter_model.safetensors");
+    char        *old = nb_path_join(x->directory, "adapter_model.bin");
     nb_status    status = path && old ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: no memory for a path", x->directory);
     if (!status && !nb_file_exists(path) && nb_file_exists(old))
         status = nb_fail(err, NB_ERR_UNSUPPORTED, "%s: has only PyTorch weights (adapter_model.bin): save the adapter with "

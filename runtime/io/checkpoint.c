@@ -144,8 +144,8 @@ static nb_status nothing_usable(const char *path, const contents *found, nb_erro
         return nb_fail(err, NB_ERR_INPUT, "%s: has %zu *.safetensors files but neither " SINGLE_NAME " nor " INDEX_NAME
                        " to say which belong together", path, found->safetensors);
     if (found->safetensors == 1)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: holds only a LoRA adapter: merge it into its base model first",
-                       path);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: holds only a LoRA adapter: give its base model, and this directory as "
+                       "--lora of quantize", path);
     if (found->pytorch)
         return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: has only PyTorch weights (.bin): convert them to safetensors first "
                        "(in transformers: save_pretrained with safe_serialization=True)", path);

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "runtime/io/buf.h"
+#include "runtime/io/reader.h"
 #include "runtime/io/utf8.h"
 
 /* name: the file (or "line 12 of FILE") for messages.  *out must be freed with cJSON_Delete; NULL on failure. */
@@ -31,12 +32,18 @@ nb_status nb_json_opt_string(const cJSON *o, const char *key, const char **out, 
 typedef enum { NB_JSON_COMPACT, NB_JSON_SPACED, NB_JSON_INDENTED } nb_json_style;
 void nb_json_print(nb_buf *out, const cJSON *tree, nb_json_style style);
 
-/* Streaming reader for data sets: a JSON array of values or JSON lines, one value at a time, never the whole file.
- * line is the 1-based line on which the value starts (may be NULL).  *out NULL at the end.  Pretty-printed objects one after
- * the other are taken too.  At most 256 MiB a value; after an error the stream only repeats that it failed. */
+/* Streaming reader for data sets: a JSON array of values or JSON lines, one value at a time, never the whole file; gzip and
+ * zstd are unpacked on the way.  line is the 1-based line (of the unpacked text) on which the value starts (may be NULL).
+ * *out NULL at the end.  Pretty-printed objects one after the other are taken too.  At most 256 MiB a value; after an error
+ * the stream only repeats that it failed, unless nb_json_stream_resume finds where the next value begins: behind a value of
+ * an array whose end is known, or on the next line (of pretty-printed objects: the next that begins with '{').  false: the
+ * rest cannot be read. */
 typedef struct nb_json_stream nb_json_stream;
 nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err);
 nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err);
+bool      nb_json_stream_resume(nb_json_stream *s);
 void      nb_json_stream_close(nb_json_stream *s);
+bool      nb_json_stream_is_array(const nb_json_stream *s);
+const nb_reader *nb_json_stream_reader(const nb_json_stream *s); /* for progress */
 
 #endif

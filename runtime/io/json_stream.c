@@ -3,76 +3,104 @@
  * Only brackets and quotes are followed here, to find where a value ends; whether it is JSON is nb_json_parse's
  * judgement.  A value may never hold a raw line break inside a string, so a lost quote is noticed at the end of its line
  * and does not swallow the file.  In JSON lines a row that is still open at the end of its line is an error too, unless
- * it is the first: then the file is taken as pretty-printed objects, one after the other. */
-#include <errno.h>
+ * it is the first: then the file is taken as pretty-printed objects, one after the other.
+ *
+ * Files of gigabytes come through here, most of them long strings: runs of bytes that cannot matter are passed over by a
+ * table, and columns are counted only when an error is to be placed. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "runtime/io/file.h"
 #include "runtime/io/json_parse.h"
+#include "runtime/io/reader.h"
 
 enum { CHUNK = 1 << 16, MAX_ROW = 256 << 20 };
 
 struct nb_json_stream {
-    int      fd;
+    nb_reader *reader;
     char    *path;
     size_t   at, have;     /* what is left of chunk */
-    uint64_t offset;       /* in the file, of the end of chunk */
-    size_t   line, column; /* of chunk[at], 1-based, column in characters */
+    size_t   line, column; /* of chunk[counted], 1-based, column in characters */
+    size_t   counted;      /* chunk[0 .. counted-1] is in line and column; at most at */
     enum { LINES, OBJECTS, ARRAY } form;
     bool     first;  /* no value was read yet */
     bool     done;   /* the closing bracket of an array was read */
+    bool     whole;  /* the text of the last value was found, whatever it is: at stands behind it */
     nb_status broken; /* the status of an earlier failure */
     nb_buf   row;
     size_t   row_line, row_column;
     char     chunk[CHUNK];
 };
 
+/* Bring line and column up to chunk[at]. */
+static void count(nb_json_stream *s)
+{
+    const char *from = s->chunk + s->counted, *end = s->chunk + s->at, *p;
+    while (from < end && (p = memchr(from, '\n', (size_t)(end - from)))) {
+        s->line++;
+        s->column = 1;
+        from = p + 1;
+    }
+    for (; from < end; from++) s->column += ((unsigned char)*from & 0xC0) != 0x80;
+    s->counted = s->at;
+}
+
 /* Make chunk[at] readable; false at the end of the file. */
 static nb_status fill(nb_json_stream *s, bool *more, nb_error *err)
 {
     *more = s->at < s->have;
     if (*more) return NB_OK;
-    ssize_t got;
-    do got = pread(s->fd, s->chunk, CHUNK, (off_t)s->offset);
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return nb_fail(err, NB_ERR_IO, "%s: cannot read at byte %llu: %s", s->path, (unsigned long long)s->offset,
-                       strerror(errno));
-    s->at   = 0;
-    s->have = (size_t)got;
-    s->offset += (size_t)got;
-    *more = got > 0;
+    count(s);
+    s->at = s->counted = 0;
+    s->have = 0;
+    NB_TRY(nb_reader_read(s->reader, s->chunk, CHUNK, &s->have, err));
+    *more = s->have > 0;
     return NB_OK;
 }
 
-static void count(nb_json_stream *s, char c)
-{
-    if (c == '\n') {
-        s->line++;
-        s->column = 1;
-    } else if (((unsigned char)c & 0xC0) != 0x80) {
-        s->column++;
-    }
-}
-
-/* To the next byte that is not white space; *c is that byte, or -1 at the end of the file. */
+/* To the next byte that is not white space; *c is that byte, or -1 at the end of the file.  A packed file of a kilobyte can
+ * hold gigabytes of spaces, so they are limited as a row is. */
 static nb_status skip_space(nb_json_stream *s, int *c, nb_error *err)
 {
-    for (;;) {
+    for (size_t skipped = 0; skipped < MAX_ROW; skipped++) {
         bool more;
         NB_TRY(fill(s, &more, err));
         *c = more ? (unsigned char)s->chunk[s->at] : -1;
         if (*c != ' ' && *c != '\n' && *c != '\r' && *c != '\t') return NB_OK;
-        count(s, (char)*c);
         s->at++;
     }
+    return nb_fail(err, NB_ERR_INPUT, "%s: %d MiB of white space between two values", s->path, MAX_ROW >> 20);
 }
 
 static nb_status fail_here(nb_json_stream *s, nb_error *err, const char *what)
 {
+    count(s);
     return nb_fail(err, NB_ERR_INPUT, "%s: line %zu, column %zu: %s", s->path, s->line, s->column, what);
+}
+
+/* Bytes that take_row has to look at: all of them outside strings; within one, '"', '\\' and the line break. */
+static bool stops(char c, bool quoted)
+{
+    switch (c) {
+    case '"': case '\n': return true;
+    case '\\': return quoted;
+    case '{': case '}': case '[': case ']': case ',': return !quoted;
+    default: return false;
+    }
+}
+
+/* The first of '"', '\\' and line break in [p, end), eight bytes at a time: a byte of x ^ pattern is zero where they agree, and
+ * (v - 0x01..) & ~v & 0x80.. has a bit only if some byte of v is zero. */
+static const char *in_string(const char *p, const char *end)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    for (; end - p >= 8; p += 8) {
+        uint64_t x;
+        memcpy(&x, p, 8);
+        uint64_t quote = x ^ ones * '"', slash = x ^ ones * '\\', line = x ^ ones * '\n';
+        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((line - ones) & ~line)) & high) break;
+    }
+    while (p < end && !stops(*p, true)) p++;
+    return p;
 }
 
 /* Collect the text of one value into row.  In an array it ends before the ',' or ']' that follows it; otherwise with
@@ -82,6 +110,7 @@ static nb_status take_row(nb_json_stream *s, nb_error *err)
     size_t depth = 0;
     bool   quoted = false, escaped = false, ended = false;
     nb_buf_clear(&s->row);
+    count(s);
     s->row_line   = s->line;
     s->row_column = s->column;
     while (!ended) {
@@ -89,33 +118,42 @@ static nb_status take_row(nb_json_stream *s, nb_error *err)
         NB_TRY(fill(s, &more, err));
         if (!more && s->form == ARRAY) return fail_here(s, err, "the file ends inside the array");
         if (!more) return NB_OK; /* the last line needs no line break; what else it lacks, parsing will say */
-        size_t from = s->at;
-        for (; s->at < s->have; s->at++) {
-            char c = s->chunk[s->at];
+        const char *from = s->chunk + s->at, *p = from, *end = s->chunk + s->have;
+        for (; p < end; p++) {
+            if (escaped && *p != '\n') {
+                escaped = false;
+                continue;
+            }
+            if (quoted) p = in_string(p, end);
+            else while (p < end && !stops(*p, false)) p++;
+            if (p == end) break;
+            char c = *p;
+            s->at = (size_t)(p - s->chunk);
             if (c == '\n' && quoted) return fail_here(s, err, "a string is not closed at the end of the line");
             if (c == '\n' && s->form == LINES && depth > 0) {
                 if (!s->first) return fail_here(s, err, "the value is not closed at the end of the line");
                 s->form = OBJECTS;
             }
-            if (quoted) {
-                if (c == '"' && !escaped) quoted = false;
-                escaped = c == '\\' && !escaped;
+            if (c == '\\') {
+                escaped = true;
+            } else if (c == '"') {
+                quoted = !quoted;
+            } else if (quoted) {
+                continue;
             } else if (depth == 0 && (s->form == ARRAY ? c == ',' || c == ']' : c == '\n')) {
                 ended = true;
                 break;
-            } else if (c == '"') {
-                quoted = true;
             } else if (c == '{' || c == '[') {
                 depth++;
             } else if ((c == '}' || c == ']') && depth > 0) {
                 depth--;
             }
-            count(s, c);
         }
-        if (s->at - from > MAX_ROW - s->row.size)
+        s->at = (size_t)(p - s->chunk);
+        if ((size_t)(p - from) > MAX_ROW - s->row.size)
             return nb_fail(err, NB_ERR_INPUT, "%s: line %zu: a value of more than %d MiB", s->path, s->row_line,
                            MAX_ROW >> 20);
-        nb_buf_add(&s->row, s->chunk + from, s->at - from);
+        nb_buf_add(&s->row, from, (size_t)(p - from));
         NB_TRY(nb_buf_status(&s->row, s->path, err));
     }
     return NB_OK;
@@ -125,13 +163,7 @@ static nb_status take_row(nb_json_stream *s, nb_error *err)
 static nb_status after_value(nb_json_stream *s, nb_error *err)
 {
     int c;
-    if (s->chunk[s->at] == ',') {
-        count(s, ',');
-        s->at++;
-        return NB_OK;
-    }
-    count(s, ']');
-    s->at++;
+    if (s->chunk[s->at++] == ',') return NB_OK;
     s->done = true;
     NB_TRY(skip_space(s, &c, err));
     return c < 0 ? NB_OK : fail_here(s, err, "text after the end of the array");
@@ -140,6 +172,7 @@ static nb_status after_value(nb_json_stream *s, nb_error *err)
 static nb_status next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err)
 {
     int c;
+    s->whole = false;
     if (s->done) return NB_OK;
     NB_TRY(skip_space(s, &c, err));
     if (c < 0) return s->form == ARRAY ? fail_here(s, err, "the file ends inside the array") : NB_OK;
@@ -147,6 +180,7 @@ static nb_status next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *er
     if (s->form == ARRAY && (c == ',' || c == ']')) return fail_here(s, err, "expected a value");
     NB_TRY(take_row(s, err));
     if (line) *line = s->row_line;
+    s->whole = true;
     s->first = false;
     NB_TRY(nb_json_parse_at(out, s->row.data, s->row.size, s->path, s->row_line, s->row_column, err));
     if (s->form != ARRAY) return NB_OK;
@@ -166,19 +200,49 @@ nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_e
     return s->broken;
 }
 
+/* ---- going on behind a bad value ---------------------------------------------------------------------------------------- */
+
+/* Past the end of the line.  *more: something follows. */
+static nb_status skip_line(nb_json_stream *s, bool *more, nb_error *err)
+{
+    for (;;) {
+        NB_TRY(fill(s, more, err));
+        if (!*more) return NB_OK;
+        char *end = memchr(s->chunk + s->at, '\n', s->have - s->at);
+        s->at = end ? (size_t)(end - s->chunk) + 1 : s->have;
+        if (end) return fill(s, more, err);
+    }
+}
+
+bool nb_json_stream_resume(nb_json_stream *s)
+{
+    nb_status status = s->broken;
+    bool      more = true;
+    if (status == NB_OK) return true;
+    if (status != NB_ERR_INPUT || nb_reader_broken(s->reader) || s->done || (s->form == ARRAY && !s->whole)) return false;
+    if (s->form == ARRAY) {
+        status = after_value(s, NULL);
+    } else {
+        status = skip_line(s, &more, NULL);
+        while (status == NB_OK && more && s->form == OBJECTS && s->chunk[s->at] != '{') status = skip_line(s, &more, NULL);
+    }
+    s->first = false;
+    if (status == NB_OK) s->broken = NB_OK;
+    return status == NB_OK;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+
 /* What kind of file it is: the first byte that is not white space decides. */
 static nb_status begin(nb_json_stream *s, nb_error *err)
 {
     bool more;
     int  c;
     NB_TRY(fill(s, &more, err));
-    if (s->have >= 2 && !memcmp(s->chunk, "\x1F\x8B", 2))
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is compressed with gzip: unpack it first", s->path);
-    if (s->have >= 3 && !memcmp(s->chunk, "\xEF\xBB\xBF", 3)) s->at = 3;
+    if (s->have >= 3 && !memcmp(s->chunk, "\xEF\xBB\xBF", 3)) s->at = s->counted = 3;
     NB_TRY(skip_space(s, &c, err));
     if (c != '[') return NB_OK;
     s->form = ARRAY;
-    count(s, '[');
     s->at++;
     return NB_OK;
 }
@@ -188,12 +252,11 @@ nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *
     *out              = NULL;
     nb_json_stream *s = calloc(1, sizeof *s);
     if (!s) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
-    s->fd    = -1;
-    s->line  = 1;
+    s->line   = 1;
     s->column = 1;
-    s->first = true;
-    s->path  = nb_strdup(path);
-    nb_status status = s->path ? nb_open_regular(&s->fd, NULL, path, err)
+    s->first  = true;
+    s->path   = nb_strdup(path);
+    nb_status status = s->path ? nb_reader_open(&s->reader, path, err)
                                : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
     if (status == NB_OK) status = begin(s, err);
     if (status != NB_OK) {
@@ -207,8 +270,18 @@ nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *
 void nb_json_stream_close(nb_json_stream *s)
 {
     if (!s) return;
-    if (s->fd >= 0) close(s->fd);
+    nb_reader_close(s->reader);
     nb_buf_free(&s->row);
     free(s->path);
     free(s);
+}
+
+bool nb_json_stream_is_array(const nb_json_stream *s)
+{
+    return s->form == ARRAY;
+}
+
+const nb_reader *nb_json_stream_reader(const nb_json_stream *s)
+{
+    return s->reader;
 }

@@ -15,7 +15,8 @@ import threading
 import urllib.parse
 
 BIG = random.Random(7).randbytes(300_000)
-FILES = {"config.json": b'{"a": 1}\n', "model.safetensors": BIG, "sub dir/notes.txt": b"hello\n" * 10, "empty.txt": b"", ".gitattributes": b"x\n"}
+FILES = {"config.json": b'{"a": 1}\n', "model.safetensors": BIG, "sub dir/notes.txt": b"hello\n" * 10, "empty.txt": b"",
+         ".gitattributes": b"x\n"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 log, seen, ports = open(sys.argv[1], "a", buffering=1), {}, []
 
@@ -78,7 +79,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path, query = urllib.parse.unquote(url.path), urllib.parse.parse_qs(url.query)
         count = seen[host, path] = seen.get((host, path), 0) + 1
         if host == "other":
-            return self.go(f"http://127.0.0.1:{ports[0]}/t/good/resolve/x/model.safetensors") if path == "/back" else self.serve(BIG)
+            good = f"http://127.0.0.1:{ports[0]}/t/good/resolve/x/model.safetensors"
+            return self.go(good) if path == "/back" else self.serve(BIG)
         if path == "/api/v1/models/t/ms/repo/files" and query.get("Revision") == ["master"] and query.get("Recursive") == ["true"]:
             return self.reply(200, json.dumps(modelscope()).encode())
         if path == "/api/v1/models/t/ms/repo" and query.get("FilePath", [""])[0] in FILES:
@@ -112,7 +114,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             asked = self.headers.get("Range")
             first = int(asked[len("bytes="):].rstrip("-")) if asked else 0
             piece = data[first:first + 40_000]
-            return self.reply(206 if asked else 200, piece, [("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")], len(data) - first)
+            place = [("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")]
+            return self.reply(206 if asked else 200, piece, place, len(data) - first)
         if repo == "norange":
             return self.serve(data, ranges=False)
         if repo == "stuck":                        # never gets further, whatever is asked
@@ -123,8 +126,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(503)
         if repo == "denied2":
             return self.reply(403)
-        where = {"redirect": other + "/file", "back": other + "/back", "same": "/t/good/resolve/x/model.safetensors", "loop": self.path,
-                 "scheme": "file:///etc/passwd", "user": f"http://u:p@127.0.0.1:{ports[1]}/file"}.get(repo)
+        where = {"redirect": other + "/file", "back": other + "/back", "same": "/t/good/resolve/x/model.safetensors",
+                 "loop": self.path, "scheme": "file:///etc/passwd", "user": f"http://u:p@127.0.0.1:{ports[1]}/file"}.get(repo)
         return self.go(where) if where else self.serve(data)
 
 

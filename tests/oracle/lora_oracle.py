@@ -116,7 +116,8 @@ def main():
         save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     cases = []
-    for use in ([("plain", 1)], [("plain", 0.5)], [("plain", -2)], [("dora", 1)], [("plain", 1), ("dora", 1)], [("dora", 1), ("plain", 1)]):
+    for use in ([("plain", 1)], [("plain", 0.5)], [("plain", -2)], [("dora", 1)], [("plain", 1), ("dora", 1)],
+                [("dora", 1), ("plain", 1)]):
         exact, single = BASE, BASE
         for name, factor in use:
             exact, single = merge(exact, *made[name], factor), merge(single, *made[name], factor, torch.float32)

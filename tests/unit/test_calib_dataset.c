@@ -146,14 +146,12 @@ static const row_case cases[] = {
     {"empty file", "", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "holds no rows"},
     {"empty array", "[]", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "holds no rows"},
     {"not an object", "[1]", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "row 1 (line 1): expected an object"},
-    {"no messages", "{\"text\":\"x\"}", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "line 1: has no 'messages'"},
+    {"no messages", "{\"id\":\"x\"}", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "line 1: has no 'messages'"},
     {"null messages", "{\"messages\":null}", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "has no 'messages'"},
     {"messages of text", "{\"messages\":\"Hi\"}", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "messages: expected a list"},
     {"no message", "{\"messages\":[]}", NULL, NB_DATA_AUTO, NB_ERR_INPUT, "messages: is empty"},
     {"both lists", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"conversations\":[]}", NULL, NB_DATA_AUTO, NB_ERR_INPUT,
      "both 'messages' and 'conversations'"},
-    {"alpaca", "{\"instruction\":\"x\",\"input\":\"\",\"output\":\"y\"}", NULL, NB_DATA_AUTO, NB_ERR_UNSUPPORTED, "alpaca"},
-    {"alpaca by default", "{\"instruction\":\"x\"}", "{\"d\":{\"file_name\":\"data\"}}", NB_DATA_AUTO, NB_ERR_UNSUPPORTED, "d: the alpaca"},
     {"unknown formatting", "{}", "{\"d\":{\"file_name\":\"data\",\"formatting\":\"csv\"}}", NB_DATA_AUTO, NB_ERR_INPUT,
      "d.formatting: 'csv'"},
     {"ranking", "{}", "{\"d\":{\"file_name\":\"data\",\"formatting\":\"sharegpt\",\"ranking\":true}}", NB_DATA_AUTO, NB_ERR_UNSUPPORTED,
@@ -300,51 +298,6 @@ static void demo_is_the_same_in_both_forms(void **state)
     nb_dataset_close(b);
 }
 
-/* LLaMA-Factory's own demonstration files, with its own dataset_info.json beside them. */
-static void llamafactory_files(void **state)
-{
-    (void)state;
-    NEEDS_DATA("llamafactory/dataset_info.json");
-    static const struct { const char *file; int rows; const char *first; } files[] = {
-        {"llamafactory/mllm_demo.json", 3,
-         "user[image mllm_demo_data/1.jpg|text Who are they?] assistant[text They're Kane and Gretzka from Bayern Munich.] "
-         "user[text What are they doing?|image mllm_demo_data/1.jpg] assistant[text They are celebrating on the soccer field.]"},
-        {"llamafactory/mllm_video_demo.json", 2,
-         "user[video mllm_demo_data/1.mp4|text Why is this video funny?] assistant[text Because a baby is reading, and he is so cute!]"},
-        {"llamafactory/glaive_toolcall_en_demo.json", 150, NULL},
-        {"llamafactory/glaive_toolcall_zh_demo.json", 150, NULL},
-    };
-    nb_buf text = {0};
-    for (size_t i = 0; i < NB_COUNT(files); i++) {
-        nb_error           err;
-        nb_dataset        *d;
-        nb_dataset_options options = {.need_answer = true};
-        OK(nb_dataset_open(&d, unit_data(files[i].file), &options, &err), &err);
-        assert_int_equal(nb_dataset_form(d), NB_DATA_SHAREGPT);
-        int  rows = 0;
-        bool end = false;
-        while (!end) {
-            nb_chat chat;
-            char    where[256];
-            OK(nb_dataset_next(d, &chat, where, &end, &err), &err);
-            if (!end && !rows++ && files[i].first) {
-                describe(&chat, &text);
-                assert_string_equal(text.data, files[i].first);
-            }
-            nb_chat_free(&chat);
-        }
-        assert_int_equal(rows, files[i].rows);
-        nb_dataset_close(d);
-    }
-    nb_buf_free(&text);
-
-    nb_error           err;
-    nb_dataset        *d;
-    nb_dataset_options options = {0};
-    FAILS(nb_dataset_open(&d, unit_data("llamafactory/alpaca_en_demo.json"), &options, &err), NB_ERR_UNSUPPORTED, "alpaca", &err);
-    assert_null(d);
-}
-
 /* Tool calls and their results are rendered as Qwen's template does, from LLaMA-Factory's roles. */
 static void tools_render(void **state)
 {
@@ -437,8 +390,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_mean_what_they_say), cmocka_unit_test(demo_is_the_same_in_both_forms),
-        cmocka_unit_test(llamafactory_files),      cmocka_unit_test(tools_render),
-        cmocka_unit_test(names_of_rows),           cmocka_unit_test(options_are_checked),
+        cmocka_unit_test(tools_render),            cmocka_unit_test(names_of_rows),
+        cmocka_unit_test(options_are_checked),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

@@ -285,7 +285,8 @@ static void test_patterns(void **state)
     mkdir(in_folder("adapter"), 0700);
     write_text(in_folder("adapter/adapter_config.json"),
                "{\"peft_type\": \"LORA\", \"r\": 8, \"lora_alpha\": 16, \"rank_pattern\": {\"q_proj\": 4, "
-               "\"model.layers.1.mlp.up_proj\": 3}, \"alpha_pattern\": {\"^model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.(?:up|down)_proj\": 1, "
+               "\"model.layers.1.mlp.up_proj\": 3}, \"alpha_pattern\": "
+               "{\"^model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.(?:up|down)_proj\": 1, "
                "\"layers.[02].self_attn.k_proj\": 2, \".*k_proj\": 3, \"o_proj|v_proj\": 4, \"proj\": 5}}");
     OK(nb_adapter_config_open(&c, in_folder("adapter"), &err), &err);
     NEAR(nb_adapter_rank(&c, "model.layers.0.self_attn.q_proj"), 4, 0);
@@ -504,14 +505,17 @@ static const bad refused[] = {
      "changes 'model.layers.9.self_attn.q_proj.weight', which the base does not have", false},
     {CONFIG "}", {{"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", 2, {2, 4}, 1, 1, NB_F32}}, NB_ERR_INPUT,
      "already quantized in the base", false},
-    {CONFIG "}", {{LM "weight", 2, {9, 4}, 1, 1, NB_F32}}, NB_ERR_INPUT, "[9, 4] does not fit the base's 'lm_head.weight' [8, 4]", false},
+    {CONFIG "}", {{LM "weight", 2, {9, 4}, 1, 1, NB_F32}}, NB_ERR_INPUT,
+     "[9, 4] does not fit the base's 'lm_head.weight' [8, 4]", false},
     {CONFIG "}", {{LM "weight", 2, {8, 4}, NAN, 1, NB_F32}}, NB_ERR_INPUT, "this adapter is broken", false},
     {CONFIG "}", {{LM "weight", 2, {8, 4}, 1, 1, NB_F32}}, NB_ERR_UNSUPPORTED, "shares with its embedding", true},
-    {CONFIG "}", {{LM "lora_A.weight", 2, {2, 4}, 1, 1, NB_F32}, {LM "lora_B.weight", 2, {8, 2}, 1, 1, NB_F32}}, NB_ERR_UNSUPPORTED,
-     "shares with its embedding", true},
-    {CONFIG "}", {{LM "weight", 2, {8, 4}, -1, 0.5f, NB_F32}}, NB_ERR_INPUT, "changes nothing", true}, /* the base's own embedding */
+    {CONFIG "}", {{LM "lora_A.weight", 2, {2, 4}, 1, 1, NB_F32}, {LM "lora_B.weight", 2, {8, 2}, 1, 1, NB_F32}},
+     NB_ERR_UNSUPPORTED, "shares with its embedding", true},
+    /* the base's own embedding */
+    {CONFIG "}", {{LM "weight", 2, {8, 4}, -1, 0.5f, NB_F32}}, NB_ERR_INPUT, "changes nothing", true},
     {CONFIG ", \"use_dora\": true}", {{"base_model.model.model.embed_tokens.lora_embedding_A", 2, {2, 8}, 1, 1, NB_F32},
-     {"base_model.model.model.embed_tokens.lora_embedding_B", 2, {4, 2}, 1, 1, NB_F32}}, NB_ERR_UNSUPPORTED, "DoRA on an embedding", false},
+     {"base_model.model.model.embed_tokens.lora_embedding_B", 2, {4, 2}, 1, 1, NB_F32}}, NB_ERR_UNSUPPORTED,
+     "DoRA on an embedding", false},
 };
 
 static void test_refused(void **state)
@@ -528,7 +532,8 @@ static void test_refused(void **state)
         write_adapter(b->config, b->tensors, count);
         nb_status status = try_adapter(&base, &all, b->tied, 1, &notes, &err);
         if (status != b->status || !strstr(err.text, b->message) || !strstr(err.text, "adapter"))
-            fail_msg("case %zu: status %d (expected %d), text '%s' (expected to hold '%s')", i, status, b->status, err.text, b->message);
+            fail_msg("case %zu: status %d (expected %d), text '%s' (expected to hold '%s')", i, status, b->status, err.text,
+                     b->message);
         nb_buf_free(&notes);
         close_small(base, all);
     }

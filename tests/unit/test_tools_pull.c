@@ -193,7 +193,8 @@ static void test_fetches(void **state)
     all_there();
     holds(printed[1], "4 files, 300 kB; 4 to fetch");
     holds(printed[0], "complete and checked; 4 fetched");
-    assert_int_equal(logged("/t/good/resolve/0123456789abcdef", "auth=None", "range=None"), 3); /* of the commit; nothing for the empty one */
+    /* of the commit; nothing for the empty one */
+    assert_int_equal(logged("/t/good/resolve/0123456789abcdef", "auth=None", "range=None"), 3);
     forget_log();
     assert_int_equal(PULL("good", "--json"), 0); /* again: only checked */
     assert_int_equal(logged("/resolve/", "", ""), 0);
@@ -387,6 +388,9 @@ static void test_refuses(void **state)
     close(fd);
     assert_int_equal(PULL("badrange"), 5);
     holds(printed[1], "another range");
+    struct stat st;
+    assert_int_equal(stat(in_folder("out/model.safetensors.part"), &st), 0);
+    assert_int_equal(st.st_size, 10); /* and none of it was taken */
     drop();
     mkdir(in_folder("out"), 0700);
     assert_int_equal(symlink(in_folder("stolen"), in_folder("out/model.safetensors.part")), 0);
@@ -418,7 +422,8 @@ static void test_lists(void **state)
         {LIST("{\"rfilename\": \"a\", \"size\": -1}"), "size"}, {LIST("{\"rfilename\": \"a\", \"size\": 1e300}"), "size"},
         {LIST("{\"rfilename\": \"a\", \"size\": \"1\"}"), "size"}, {LIST("{\"rfilename\": 1, \"size\": 1}"), "rfilename"},
         {LIST("{\"rfilename\": \"a\", \"size\": 1, \"lfs\": {\"sha256\": \"xyz\"}}"), "64 digits"},
-        {LIST("{\"rfilename\": \"a\", \"size\": 1, \"blobId\": \"../x\"}"), "40 digits"}, {"{\"sha\": \"../..\", \"siblings\": []}", "commit"},
+        {LIST("{\"rfilename\": \"a\", \"size\": 1, \"blobId\": \"../x\"}"), "40 digits"},
+        {"{\"sha\": \"../..\", \"siblings\": []}", "commit"},
         {LIST(FILE_("")), "is empty"}, {LIST(FILE_("/etc/passwd")), "absolute"}, {LIST(FILE_("../x")), "leads out"},
         {LIST(FILE_("a/../../x")), "leads out"}, {LIST(FILE_("..")), "leads out"}, {LIST(FILE_("a/..")), "leads out"},
         {LIST(FILE_("./a")), "leads out"}, {LIST(FILE_("a//b")), "empty part"}, {LIST(FILE_("a/")), "empty part"},

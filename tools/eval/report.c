@@ -224,7 +224,6 @@ static nb_status write_json(nb_buf *out, const nb_eval_row *rows, size_t count, 
     }
     nb_emit_close(&e);
     nb_emit_close(&e);
-    nb_buf_char(out, '\n');
     return NB_OK;
 }
 

@@ -160,8 +160,8 @@ static nb_status path_of(char **out, const char *directory, const char *name, co
     return nb_buf_status(&b, "a path", err);
 }
 
-nb_status nb_hub_look(nb_hub_state *out, uint64_t *have, const nb_hub_file *f, const char *directory, nb_hub_tick *tick, void *context,
-                      nb_error *err)
+nb_status nb_hub_look(nb_hub_state *out, uint64_t *have, const nb_hub_file *f, const char *directory, nb_hub_tick *tick,
+                      void *context, nb_error *err)
 {
     char       *path = NULL, *part = NULL, digest[65];
     struct stat st;
@@ -277,7 +277,8 @@ static nb_status make_folders(const char *directory, const char *name, nb_error 
 {
     char     *path;
     nb_status status = path_of(&path, directory, name, "", err);
-    for (char *slash = path ? strchr(path + strlen(directory) + 1, '/') : NULL; slash && !status; slash = strchr(slash + 1, '/')) {
+    char     *slash = path ? strchr(path + strlen(directory) + 1, '/') : NULL;
+    for (; slash && !status; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         if (mkdir(path, 0777) != 0 && errno != EEXIST)
             status = nb_fail(err, NB_ERR_IO, "%s: cannot make the folder: %s", path, strerror(errno));
@@ -294,8 +295,8 @@ static nb_status finish(int fd, const char *part, const char *path, nb_error *er
     if (!folder) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for a path", path);
     nb_status status = NB_OK;
     if (fsync(fd) != 0) status = nb_fail(err, NB_ERR_IO, "%s: not written to the disk: %s", part, strerror(errno));
-    else if (rename(part, path) != 0) status = nb_fail(err, NB_ERR_IO, "%s: cannot be given its name: %s", part, strerror(errno));
-    else status = nb_fsync_folder(folder, err);
+    else if (rename(part, path) == 0) status = nb_fsync_folder(folder, err);
+    else status = nb_fail(err, NB_ERR_IO, "%s: cannot be given its name: %s", part, strerror(errno));
     free(folder);
     return status;
 }

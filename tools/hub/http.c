@@ -58,7 +58,8 @@ static bool origin_of(char out[300], const char *url)
 {
     CURLU *u = curl_url();
     char  *scheme = NULL, *host = NULL, *port = NULL;
-    bool   good = u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+    bool   good = u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+                curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
                 curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
                 curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && strlen(host) < 256;
     if (good) snprintf(out, 300, "%.8s %s %.8s", scheme, host, port);
@@ -187,8 +188,8 @@ static nb_status judge(const transfer *t, CURLcode code, const char *text, nb_ht
     long s = a->status;
     if (s == 200 || s == 206) return NB_OK;
     if (s == 401 || s == 403)
-        return nb_fail(err, NB_ERR_INPUT, "%s: the hub refuses access (HTTP status %ld): the name may be wrong, or the repository needs "
-                       "a token (--token or HF_TOKEN) whose owner accepted its conditions", name, s);
+        return nb_fail(err, NB_ERR_INPUT, "%s: the hub refuses access (HTTP status %ld): the name may be wrong, or the "
+                       "repository needs a token (--token or HF_TOKEN) whose owner accepted its conditions", name, s);
     if (s == 404)
         return nb_fail(err, NB_ERR_INPUT, "%s: the hub has no such repository, revision or file (HTTP status 404)", name);
     a->again = s == 408 || s == 425 || s == 429 || (s >= 500 && s <= 599);
@@ -227,7 +228,8 @@ nb_status nb_http_get_pieces(nb_http *h, const nb_http_request *r, nb_http_answe
         status = perform(&t, url, trusted ? r->token : NULL, a, err);
         if (status || a->status < 300 || a->status > 399) break;
         if (curl_easy_getinfo(h->curl, CURLINFO_REDIRECT_URL, &next) != CURLE_OK || !next || !origin_of(origin, next))
-            status = nb_fail(err, NB_ERR_INPUT, "%s: the server redirects (HTTP status %ld) to no http address", r->name, a->status);
+            status = nb_fail(err, NB_ERR_INPUT, "%s: the server redirects (HTTP status %ld) to no http address", r->name,
+                             a->status);
         else if (hops == MAX_REDIRECTS)
             status = nb_fail(err, NB_ERR_INPUT, "%s: more than %d redirects", r->name, MAX_REDIRECTS);
         else if (!strncasecmp(first, "https ", 6) && strncasecmp(origin, "https ", 6))

@@ -52,8 +52,8 @@ void      nb_hub_list_free(nb_hub_list *list);
 /* What stands in the output folder already. */
 typedef enum { NB_HUB_ABSENT, NB_HUB_PARTIAL, NB_HUB_COMPLETE, NB_HUB_DIFFERENT } nb_hub_state;
 /* have: bytes that need not be fetched again.  Reads a file of the right size to check its digest. */
-nb_status nb_hub_look(nb_hub_state *out, uint64_t *have, const nb_hub_file *f, const char *directory, nb_hub_tick *tick, void *context,
-                      nb_error *err);
+nb_status nb_hub_look(nb_hub_state *out, uint64_t *have, const nb_hub_file *f, const char *directory, nb_hub_tick *tick,
+                      void *context, nb_error *err);
 /* Fetch into directory/NAME.part, resuming what is there, check it, and give it its name. */
 nb_status nb_hub_fetch(nb_hub_connection *c, const nb_hub_list *list, const nb_hub_file *f, const char *directory, nb_error *err);
 

@@ -36,8 +36,8 @@ static bool is_hidden(const char *name)
 }
 
 /* sha256, git_id: NULL when the hub does not tell. */
-static nb_status add_file(nb_hub_list *list, const char *name, double size, const char *sha256, const char *git_id, const char *where,
-                          nb_error *err)
+static nb_status add_file(nb_hub_list *list, const char *name, double size, const char *sha256, const char *git_id,
+                          const char *where, nb_error *err)
 {
     nb_hub_file *f = &list->files[list->count];
     NB_TRY(nb_hub_check_name(name, where, err));
@@ -48,10 +48,12 @@ static nb_status add_file(nb_hub_list *list, const char *name, double size, cons
     *f = (nb_hub_file){.size = (uint64_t)size};
     if (sha256) {
         f->kind = NB_DIGEST_SHA256;
-        if (!take_hex(f->digest, sha256, 64)) return nb_fail(err, NB_ERR_INPUT, "%s: the SHA-256 of '%.200s' is not 64 digits", where, name);
+        if (!take_hex(f->digest, sha256, 64))
+            return nb_fail(err, NB_ERR_INPUT, "%s: the SHA-256 of '%.200s' is not 64 digits", where, name);
     } else if (git_id) {
         f->kind = NB_DIGEST_GIT;
-        if (!take_hex(f->digest, git_id, 40)) return nb_fail(err, NB_ERR_INPUT, "%s: the blobId of '%.200s' is not 40 digits", where, name);
+        if (!take_hex(f->digest, git_id, 40))
+            return nb_fail(err, NB_ERR_INPUT, "%s: the blobId of '%.200s' is not 40 digits", where, name);
     }
     f->name = nb_strdup(name);
     if (!f->name) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for its files", where);
