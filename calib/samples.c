@@ -49,28 +49,10 @@ static size_t draw_row(row_draw *d)
     return row;
 }
 
-/* Rows of the file, counted without looking into them. */
-static nb_status count_rows(size_t *out, const char *path, nb_error *err)
-{
-    nb_json_stream *stream;
-    *out = 0;
-    NB_TRY(nb_json_stream_open(&stream, path, err));
-    nb_status status;
-    for (;; ++*out) {
-        cJSON *row = NULL;
-        size_t line;
-        status = nb_json_stream_next(stream, &row, &line, err);
-        if (status || !row) break;
-        cJSON_Delete(row);
-    }
-    nb_json_stream_close(stream);
-    return status;
-}
-
 static nb_status start_draw(row_draw *d, const nb_samples_options *o, nb_error *err)
 {
     size_t total;
-    NB_TRY(count_rows(&total, o->path, err));
+    NB_TRY(nb_dataset_count(&total, o->path, &o->dataset, err));
     size_t skip = (size_t)o->skip < total ? (size_t)o->skip : total;
     *d = (row_draw){.count = total - skip, .state = o->seed};
     NB_TRY(nb_alloc(&d->rows, d->count + 1, sizeof *d->rows, "row numbers", err));

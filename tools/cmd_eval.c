@@ -28,7 +28,6 @@ typedef struct {
     int64_t     limit, parallel, predict, context, chunks;
 } options;
 
-static const nb_data_form data_forms[] = { NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT };
 enum { NA_NONE, NA_PANDAS };
 
 #define AT(field) .at = offsetof(options, field)
@@ -50,7 +49,7 @@ static const nb_arg eval_args[] = {
       .help = "write index, prediction, answer and hit of every benchmark row" },
     { .name = "output", .brief = "o", .type = NB_ARG_CHOICE, AT(output), .choices = "md|csv|json|jsonl", .text = "md", .group = "Results",
       .help = "form of the table" },
-    { .name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = "auto|openai|sharegpt", .text = "auto",
+    { .name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = NB_DATA_FORMS, .text = "auto",
       .group = "Data", .advanced = true, .help = "form of --data" },
     { .name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE", .group = "Data", .advanced = true,
       .shown = "beside the data file", .help = "LLaMA-Factory's description of the columns" },
@@ -141,7 +140,7 @@ static nb_status compare(evaluation *e, nb_session *s, nb_divergence *out, nb_er
 {
     const options     *o = e->opt;
     nb_dataset        *data;
-    nb_dataset_options how = { .form = data_forms[o->data_format], .dataset_info = o->dataset_info, .image_root = o->media.image_root,
+    nb_dataset_options how = { .form = (nb_data_form)o->data_format, .dataset_info = o->dataset_info, .image_root = o->media.image_root,
                                .need_answer = true };
     nb_prompt_options  prompt;
     NB_TRY(nb_dataset_open(&data, o->data, &how, err));

@@ -39,7 +39,6 @@ static const nb_method    methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_
 static const nb_format    formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2};
 static const nb_act_order orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
 static const int          bit_widths[] = {4, 8};
-static const nb_data_form data_forms[] = {NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT};
 enum { PROPAGATE_QUANTIZED };
 
 #define AT(field) .at = offsetof(options, field)
@@ -96,7 +95,7 @@ static const nb_arg quantize_args[] = {
     {.name = "modality-weights", .type = NB_ARG_STRING, AT(modality_weights), .metavar = "T:I[:V]", .text = "1:1:1",
      .group = "Calibration data", .advanced = true,
      .help = "weight of a text, picture and video token in the statistics; V is I when left out"},
-    {.name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = "auto|openai|sharegpt", .text = "auto",
+    {.name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = NB_DATA_FORMS, .text = "auto",
      .group = "Calibration data", .advanced = true, .help = "form of the rows"},
     {.name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE",
      .shown = "dataset_info.json beside the data", .group = "Calibration data", .advanced = true,
@@ -265,7 +264,7 @@ static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
     q->true_sequential = opt->true_sequential;
     q->propagate_quantized = opt->propagate == PROPAGATE_QUANTIZED;
     q->data.path = opt->data;
-    q->data.dataset = (nb_dataset_options){.form = data_forms[opt->data_format], .dataset_info = opt->dataset_info,
+    q->data.dataset = (nb_dataset_options){.form = (nb_data_form)opt->data_format, .dataset_info = opt->dataset_info,
                                            .image_root = opt->media.image_root};
     q->data.samples = (int)opt->samples;
     q->data.skip = (int)opt->skip;

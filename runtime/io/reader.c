@@ -12,14 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifdef NIBBLE_GZIP
 #define ZLIB_CONST
 #include <zlib.h>
-#endif
-#ifdef NIBBLE_ZSTD
 #include <zstd.h>
 #include <zstd_errors.h>
-#endif
 
 #include "runtime/io/file.h"
 
@@ -35,13 +31,9 @@ struct nb_reader {
     bool     inside;       /* a member has begun and not ended */
     nb_status broken;      /* the status of an earlier failure: a decoder cannot go on behind damage */
     size_t   at, have;     /* what is left of in */
-#ifdef NIBBLE_GZIP
     z_stream gzip;
     bool     gzip_open;
-#endif
-#ifdef NIBBLE_ZSTD
     ZSTD_DCtx *zstd;
-#endif
     uint8_t  in[BLOCK];
 };
 
@@ -60,7 +52,6 @@ static nb_status read_file(nb_reader *r, void *dst, size_t n, size_t *got, nb_er
 
 /* ---- the decoders: *used of the input, *made of the output ------------------------------------------------------------ */
 
-#ifdef NIBBLE_GZIP
 static nb_status gzip_begin(nb_reader *r, nb_error *err)
 {
     r->gzip_open = inflateInit2(&r->gzip, MAX_WBITS + 16) == Z_OK; /* 16: a gzip header is expected, nothing else */
@@ -90,17 +81,7 @@ static void gzip_end(nb_reader *r)
 {
     if (r->gzip_open) inflateEnd(&r->gzip);
 }
-#else
-static nb_status gzip_begin(nb_reader *r, nb_error *err)
-{
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is compressed with gzip, which this nibble was built without: unpack it first",
-                   r->path);
-}
-#define gzip_step NULL
-static void gzip_end(nb_reader *r) { (void)r; }
-#endif
 
-#ifdef NIBBLE_ZSTD
 static nb_status zstd_begin(nb_reader *r, nb_error *err)
 {
     r->zstd = ZSTD_createDCtx();
@@ -133,15 +114,6 @@ static void zstd_end(nb_reader *r)
 {
     ZSTD_freeDCtx(r->zstd);
 }
-#else
-static nb_status zstd_begin(nb_reader *r, nb_error *err)
-{
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is compressed with zstd, which this nibble was built without: unpack it first",
-                   r->path);
-}
-#define zstd_step NULL
-static void zstd_end(nb_reader *r) { (void)r; }
-#endif
 
 typedef nb_status decoder(nb_reader *r, void *dst, size_t n, size_t *used, size_t *made, nb_error *err);
 
