@@ -10,7 +10,7 @@ out=${1:-build/demo}
 demo=tools/demo
 
 sh tools/setup.sh
-cmake -S . -B build -DNIBBLE_TESTS=OFF >/dev/null
+cmake -S . -B build >/dev/null
 cmake --build build --target nibble -j "$(nproc)" -- --no-print-directory | grep -v '^\[' || true
 nibble=build/nibble
 rm -rf "$out"

@@ -60,6 +60,7 @@ check asan tests build-asan -LE slow
 for script in tests/check/*.sh; do
     check "$(basename "$script" .sh)" sh "$script" build
 done
+check demo sh tools/demo.sh
 check asan-demo sh tests/check/demo_job.sh build-asan
 if [ $long = yes ]; then
     for script in tests/long/*.sh; do
