@@ -75,6 +75,7 @@ static const nb_column columns[] = {
     { .key = "avg_ts", .title = "t/s", .digits = 2 },
     { .key = "stddev_ts" },
     { .key = "samples_ns" },
+    { .key = "samples_ts" },
     { .key = "weight_bytes" },
     { .key = "kv_bytes" },
     { .key = "peak_rss_bytes", .title = "peak memory", .right = true },
@@ -121,7 +122,8 @@ static nb_status plan(test_list *l, const options *o, nb_error *err)
 static void fill_row(nb_table *t, const options *o, const nb_session *s, const char *path, const nb_bench_result *r)
 {
     uint64_t bytes = 0, params = 0;
-    char     form[32], cell[64], samples[1024] = "[";
+    char     form[32], cell[64];
+    nb_buf   samples = { 0 };
     for (size_t i = 0; i < nb_checkpoint_count(s->model->checkpoint); i++) {
         const nb_tensor *tensor = nb_checkpoint_at(s->model->checkpoint, i)->tensor;
         bytes += tensor->bytes;
@@ -162,11 +164,15 @@ static void fill_row(nb_table *t, const options *o, const nb_session *s, const c
     snprintf(cell, sizeof cell, "%.2f ± %.2f", r->avg_ts, r->stddev_ts);
     nb_table_pair(t, cell, r->avg_ts);
     nb_table_number(t, r->stddev_ts);
-    size_t at = 1;
-    for (int i = 0; i < r->repetitions && at + 24 < sizeof samples; i++)
-        at += (size_t)snprintf(samples + at, sizeof samples - at, "%s%.0f", i ? ", " : "", r->seconds[i] * 1e9);
-    snprintf(samples + at, sizeof samples - at, "]");
-    nb_table_text(t, samples);
+    for (int i = 0; i < r->repetitions; i++) nb_buf_printf(&samples, "%s%.0f", i ? ", " : "[", r->seconds[i] * 1e9);
+    nb_buf_char(&samples, ']');
+    nb_table_json(t, samples.failed ? "null" : samples.data);
+    nb_buf_clear(&samples);
+    for (int i = 0; i < r->repetitions; i++)
+        nb_buf_printf(&samples, "%s%.2f", i ? ", " : "[", (double)(r->test.prompt + r->test.generate) / r->seconds[i]);
+    nb_buf_char(&samples, ']');
+    nb_table_json(t, samples.failed ? "null" : samples.data);
+    nb_buf_free(&samples);
     nb_table_int(t, (int64_t)s->model->weight_bytes);
     nb_table_int(t, (int64_t)nb_engine_kv_bytes(s->engine));
     nb_human_bytes(cell, (double)nb_peak_memory());

@@ -467,7 +467,7 @@ static void test_table_formats(void **state)
     nb_table_int(t, 12345);
     nb_table_pair(t, "9.50 ± 1", 9.5);
     nb_table_bool(t, false);
-    nb_table_text(t, NULL);
+    nb_table_json(t, "[1, \"a\"]");
     nb_table_text(t, "y");
     nb_table_text(t, NULL);
     nb_table_int(t, 0);
@@ -484,11 +484,11 @@ static void test_table_formats(void **state)
         "|         |     0 |          | no  | z     |\n",
         "\"name\",\"n\",\"v\",\"ok\",\"hidden\"\n"
         "\"a|\"\"b\"\"\n\",\"-5\",\"0.125\",\"true\",\"1\"\n"
-        "\"图\",\"12345\",\"9.5\",\"false\",\"\"\n"
+        "\"图\",\"12345\",\"9.5\",\"false\",\"[1, \"\"a\"\"]\"\n"
         "\"\",\"0\",\"\",\"false\",\"0.10000000000000001\"\n",
         NULL,
         "{\"name\": \"a|\\\"b\\\"\\n\", \"n\": -5, \"v\": 0.125, \"ok\": true, \"hidden\": 1}\n"
-        "{\"name\": \"图\", \"n\": 12345, \"v\": 9.5, \"ok\": false, \"hidden\": null}\n"
+        "{\"name\": \"图\", \"n\": 12345, \"v\": 9.5, \"ok\": false, \"hidden\": [1, \"a\"]}\n"
         "{\"name\": null, \"n\": 0, \"v\": null, \"ok\": false, \"hidden\": 0.1}\n",
     };
     for (int f = NB_TABLE_MD; f <= NB_TABLE_JSONL; f++) {

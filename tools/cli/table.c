@@ -8,7 +8,7 @@
 #include "tools/cli/output.h"
 #include "tools/cli/table.h"
 
-typedef enum { CELL_EMPTY, CELL_TEXT, CELL_INT, CELL_NUMBER, CELL_BOOL, CELL_PAIR } cell_kind;
+typedef enum { CELL_EMPTY, CELL_TEXT, CELL_INT, CELL_NUMBER, CELL_BOOL, CELL_PAIR, CELL_JSON } cell_kind;
 
 typedef struct {
     cell_kind kind;
@@ -80,6 +80,13 @@ void nb_table_pair(nb_table *t, const char *text, double value)
     push(t, c);
 }
 
+void nb_table_json(nb_table *t, const char *json)
+{
+    cell c = {.kind = CELL_JSON, .text = nb_strdup(json)};
+    if (!c.text) t->failed = true;
+    push(t, c);
+}
+
 size_t nb_table_rows(const nb_table *t)
 {
     return t->used / t->count;
@@ -122,6 +129,7 @@ static void md_cell(const cell *c, int digits, nb_buf *out)
     case CELL_BOOL: nb_buf_str(out, c->integer ? "yes" : "no"); break;
     case CELL_TEXT:
     case CELL_PAIR:
+    case CELL_JSON:
         for (const char *s = c->text ? c->text : ""; *s; s++) {
             if (*s == '|') nb_buf_char(out, '\\');
             nb_buf_char(out, (unsigned char)*s < 32 || *s == 127 ? ' ' : *s);
@@ -209,7 +217,7 @@ static void csv_cell(const cell *c, nb_buf *out)
     if (c->kind == CELL_BOOL) snprintf(text, sizeof text, "%s", c->integer ? "true" : "false");
     if ((c->kind == CELL_NUMBER || c->kind == CELL_PAIR) && isfinite(c->number))
         snprintf(text, sizeof text, "%.17g", c->number);
-    csv_field(out, c->kind == CELL_TEXT && c->text ? c->text : text);
+    csv_field(out, (c->kind == CELL_TEXT || c->kind == CELL_JSON) && c->text ? c->text : text);
 }
 
 static void print_csv(const nb_table *t, nb_buf *out)
@@ -244,6 +252,7 @@ static void json_row(const nb_table *t, size_t r, nb_emit *e)
         switch (v->kind) {
         case CELL_EMPTY: nb_emit_raw(e, key, "null"); break;
         case CELL_TEXT: nb_emit_string(e, key, v->text); break;
+        case CELL_JSON: nb_emit_raw(e, key, v->text ? v->text : "null"); break;
         case CELL_INT: nb_emit_int(e, key, v->integer); break;
         case CELL_BOOL: nb_emit_bool(e, key, v->integer != 0); break;
         case CELL_NUMBER:

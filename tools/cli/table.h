@@ -34,6 +34,8 @@ void      nb_table_number(nb_table *t, double value);   /* not finite: empty, nu
 void      nb_table_bool(nb_table *t, bool value);
 /* A value that people and machines read differently: "12.3 ± 0.4" and 12.3. */
 void      nb_table_pair(nb_table *t, const char *text, double value);
+/* JSON text (a list, an object): as it is in JSON, as text elsewhere. */
+void      nb_table_json(nb_table *t, const char *json);
 size_t    nb_table_rows(const nb_table *t);
 /* Append to out.  JSON is one indented array, JSONL one object a line.  Control characters never reach Markdown. */
 void      nb_table_print(const nb_table *t, nb_table_format format, nb_buf *out);
