@@ -184,7 +184,7 @@ static int finish(helper *h, bool kill_it)
     if (h->said_fd >= 0) close(h->said_fd);
     h->out = h->said_fd = -1;
     if (!h->pid) return -1;
-    if (kill_it) kill(h->pid, SIGKILL);
+    if (kill_it) kill(-h->pid, SIGKILL); /* its process group */
     pid_t done;
     do done = waitpid(h->pid, &code, 0);
     while (done < 0 && errno == EINTR);

@@ -59,7 +59,8 @@ typedef struct {
     AVPacket          *packet;
     AVFrame           *frame;
     int                stream, pixel_format; /* of every frame: that of the first */
-    uint8_t           *rgb;
+    uint8_t           *rgb;                  /* [height, stride] */
+    int                stride;
     nb_video_header    header;
     int64_t            sent, decoded;
 } video;
@@ -367,8 +368,9 @@ static void start_output(video *v, const AVFrame *f)
     int matrix = f->colorspace == AVCOL_SPC_UNSPECIFIED || f->colorspace == AVCOL_SPC_RGB ? SWS_CS_ITU601 : (int)f->colorspace;
     sws_setColorspaceDetails(v->scale, sws_getCoefficients(matrix), full, sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16,
                              1 << 16);
-    /* 64 bytes more: swscale's vector code writes whole vectors at the end of a row */
-    v->rgb = av_malloc((size_t)width * (size_t)height * 3 + 64);
+    /* swscale's vector code wants aligned rows, and may write whole vectors at the end of one. */
+    v->stride = (width * 3 + 127) / 64 * 64;
+    v->rgb = av_malloc((size_t)v->stride * (size_t)height);
     if (!v->rgb) stop(NB_VIDEO_EXIT_SYSTEM, "out of memory");
     v->header.magic = NB_VIDEO_MAGIC;
     v->header.version = NB_VIDEO_VERSION;
@@ -380,8 +382,7 @@ static void start_output(video *v, const AVFrame *f)
 
 static void send_frame(video *v)
 {
-    size_t n = (size_t)v->header.width * v->header.height * 3;
-    write_all(v->rgb, n);
+    write_all(v->rgb, (size_t)v->header.width * v->header.height * 3);
     v->sent++;
 }
 
@@ -397,9 +398,11 @@ static void take_frame(video *v)
     bool wanted = v->sent < v->header.count && nb_video_index(v->header.total, v->header.count, v->sent) <= number;
     if (!wanted && !near_end) return;
     uint8_t *planes[4] = {v->rgb};
-    int      strides[4] = {(int)v->header.width * 3};
+    int      strides[4] = {v->stride};
     if (sws_scale(v->scale, (const uint8_t *const *)f->data, f->linesize, 0, f->height, planes, strides) != f->height)
         stop(NB_VIDEO_EXIT_INPUT, "damaged: frame %lld cannot be brought to RGB", (long long)number);
+    size_t row = (size_t)v->header.width * 3;
+    for (size_t y = 1; y < v->header.height; y++) memmove(v->rgb + y * row, v->rgb + y * (size_t)v->stride, row);
     while (v->sent < v->header.count && nb_video_index(v->header.total, v->header.count, v->sent) <= number) send_frame(v);
 }
 
