@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/vision/video.h"
-
 void nb_prompt_free(nb_prompt *p)
 {
     free(p->ids);
@@ -44,21 +42,26 @@ static nb_pixel_limits limits_of(const nb_part *part, const nb_pixel_limits *def
     return l;
 }
 
-/* The published reader brings frames to its own limits; then the processor applies its. */
-static nb_status read_video(nb_patches *out, const nb_part *part, const nb_prompt_source *source, const nb_prompt_options *o,
-                            nb_error *err)
+nb_video_limits nb_prompt_video_limits(const nb_part *part, const nb_pixel_limits *defaults, const nb_processor *processor)
 {
-    nb_pixel_limits l = limits_of(part, &o->limits);
-    nb_video        video;
-    nb_video_limits limits = {
+    nb_pixel_limits l = limits_of(part, defaults);
+    return (nb_video_limits){
         .sampling = {.fps = part->fps, .nframes = part->nframes, .min_frames = part->min_frames, .max_frames = part->max_frames},
         .min_pixels = l.min_pixels,
         .max_pixels = l.max_pixels,
         .total_pixels = part->total_pixels,
         .resized_height = l.resized_height,
         .resized_width = l.resized_width,
-        .factor = source->processor->patch * source->processor->merge,
+        .factor = processor->patch * processor->merge,
     };
+}
+
+/* The published reader brings frames to its own limits; then the processor applies its. */
+static nb_status read_video(nb_patches *out, const nb_part *part, const nb_prompt_source *source, const nb_prompt_options *o,
+                            nb_error *err)
+{
+    nb_video        video;
+    nb_video_limits limits = nb_prompt_video_limits(part, &o->limits, source->processor);
     NB_TRY(nb_video_read(&video, part->frames[0], &o->media, &limits, err));
     nb_status status = nb_preprocess(out, video.frames, video.count, source->processor, NULL, err);
     if (status != NB_OK) {

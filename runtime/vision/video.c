@@ -41,6 +41,7 @@ void nb_video_pixels(const nb_video_limits *l, int count, int64_t *min, int64_t 
     double computed = fmax(fmin((double)published_max, total / count * 2), trunc((double)*min * 1.05));
     if (l->max_pixels) computed = fmin((double)l->max_pixels, computed);
     *max = (int64_t)computed;
+    if (*min > *max) *min = *max; /* a request for less than the published least */
 }
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */

@@ -91,6 +91,9 @@ static void pixel_limits(void **state)
     nb_video_pixels(&(nb_video_limits){.max_pixels = 200704, .min_pixels = 3136}, 4, &min, &max);
     assert_int_equal(min, 3136);
     assert_int_equal(max, 200704);
+    nb_video_pixels(&(nb_video_limits){.max_pixels = 50176}, 4, &min, &max);
+    assert_int_equal(min, 50176);
+    assert_int_equal(max, 50176);
     nb_video_pixels(&(nb_video_limits){.max_pixels = 900000}, 4, &min, &max);
     assert_int_equal(max, 602112);
 }
