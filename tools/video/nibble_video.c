@@ -3,22 +3,19 @@
  *     nibble-video [fps=F] [nframes=N] [min_frames=N] [max_frames=N] [max_pixels=N] [seconds=N]  < FILE
  *
  * Demuxers and decoders meet hostile bytes, so this process gives up everything that it does not need before it looks at the
- * first one: it has an open file and two pipes, opens nothing, starts nothing, and its memory and time are limited.  The
- * container is told by its first bytes and only mov/mp4, matroska/webm and avi are ever read: a playlist is not a video here.
+ * first one (cage.h): it has an open file and two pipes, opens nothing, starts nothing, and its memory and time are limited.
+ * The container is told by its first bytes and only mov/mp4, matroska/webm and avi are ever read: a playlist is not a video here.
  *
  * The file is read twice: packets are counted, then decoded in order up to the last frame that is wanted.  At most a few
  * frames are in memory.  Messages are this program's own; what the libraries say about the input is not passed on.  Rotation
  * marks are ignored, as in the readers that the rule comes from.  Colours follow the marks of the file; without them BT.601.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +25,7 @@
 #include <libswscale/swscale.h>
 
 #include "runtime/vision/video_frames.h"
+#include "tools/video/cage.h"
 
 enum {
     IO_BUFFER = 1 << 16,
@@ -85,7 +83,7 @@ static void out_of_time(int number)
     _exit(NB_VIDEO_EXIT_TIME);
 }
 
-/* ---- the request and the cage ------------------------------------------------------------------------------------ */
+/* ---- the request ---------------------------------------------------------------------------------------------------- */
 
 static int64_t whole(const char *key, const char *value, int64_t max)
 {
@@ -126,33 +124,6 @@ static request read_request(int argc, char **argv)
     }
     if (r.sampling.fps > 0 && r.sampling.nframes) stop(NB_VIDEO_EXIT_USAGE, "give fps or nframes, not both");
     return r;
-}
-
-static void limit(int resource, rlim_t most)
-{
-    struct rlimit r;
-    if (getrlimit(resource, &r) != 0) return;
-    if (r.rlim_max == RLIM_INFINITY || r.rlim_max > most) r.rlim_max = most;
-    r.rlim_cur = r.rlim_max;
-    if (setrlimit(resource, &r) != 0) stop(NB_VIDEO_EXIT_SYSTEM, "a resource limit cannot be set");
-}
-
-static void enter_cage(int64_t seconds)
-{
-    signal(SIGALRM, out_of_time);
-    signal(SIGPIPE, SIG_DFL);
-    alarm((unsigned)seconds);
-    limit(RLIMIT_CPU, (rlim_t)seconds + 1);
-#ifndef NB_SANITIZED /* sanitizers reserve terabytes of addresses */
-    limit(RLIMIT_AS, (rlim_t)2 << 30);
-#endif
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_FSIZE, 0);
-    limit(RLIMIT_NOFILE, 3);
-    limit(RLIMIT_NPROC, 0);
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) stop(NB_VIDEO_EXIT_SYSTEM, "privileges cannot be given up");
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 }
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
@@ -437,7 +408,7 @@ static void send_frames(video *v)
 int main(int argc, char **argv)
 {
     video v = {.want = read_request(argc, argv)};
-    enter_cage(v.want.seconds);
+    if (!nb_enter_cage(v.want.seconds, out_of_time)) stop(NB_VIDEO_EXIT_SYSTEM, "the limits for reading a video cannot be set");
     av_log_set_level(AV_LOG_QUIET);
     open_container(&v);
     choose_stream(&v);
