@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "runtime/io/file.h"
 #include "runtime/io/utf8.h"
@@ -36,8 +37,8 @@ static const nb_arg run_args[] = {
      .metavar = "FILE", .group = "One prompt", .help = "read what to ask from a file"},
     {.name = "image", .type = NB_ARG_STRINGS, .at = offsetof(options, images), .metavar = "FILE", .group = "One prompt",
      .help = "a picture, placed before the text: a path, file://, http(s):// or data: URL"},
-    {.name = "video", .type = NB_ARG_STRINGS, .at = offsetof(options, videos), .metavar = "F,F,...",
-     .group = "One prompt", .help = "a video as a comma-separated list of its frames' pictures"},
+    {.name = "video", .type = NB_ARG_STRINGS, .at = offsetof(options, videos), .metavar = "F[,F...]",
+     .group = "One prompt", .help = "a video: an mp4, mov, mkv, webm or avi file, or a comma-separated list of its frames' pictures"},
     {.name = "system", .type = NB_ARG_STRING, .at = offsetof(options, system), .metavar = "TEXT", .group = "One prompt",
      .shown = "the chat template's", .help = "system message"},
     {.name = "messages", .type = NB_ARG_STRING, .at = offsetof(options, messages), .metavar = "FILE",
@@ -75,10 +76,21 @@ static void print_stats(const nb_session *s, size_t prompt_tokens, size_t tokens
 
 /* ---- one prompt -------------------------------------------------------------------------------------------------- */
 
-/* "a.png,b.png" to the frames of one video part. */
+/* A name without commas that ends as video files do (the endings are those of Qwen2-VL's web demo, and .webm, .m4v). */
+static bool is_video_file(const char *name)
+{
+    static const char *const endings[] = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".wmv", ".flv", ".mpeg"};
+    const char              *dot = strrchr(name, '.');
+    if (!dot || strchr(name, ',')) return false;
+    for (size_t i = 0; i < NB_COUNT(endings); i++)
+        if (!strcasecmp(dot, endings[i])) return true;
+    return false;
+}
+
+/* A video file, or "a.png,b.png": the frames, of one video part. */
 static nb_status add_video(nb_message *m, const char *list, nb_error *err)
 {
-    nb_part   part = {.kind = NB_PART_VIDEO};
+    nb_part   part = {.kind = NB_PART_VIDEO, .is_file = is_video_file(list)};
     char     *copy = nb_strdup(list);
     char    **frames = NULL;
     size_t    capacity = 0;

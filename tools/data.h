@@ -1,6 +1,6 @@
 /* data.h - inside `nibble data`: what its three verbs share.
  *
- * A row is judged as `quantize` would judge it, but without decoding its pictures: sizes come from headers, visual tokens from
+ * A row is judged as `quantize` would judge it, but without decoding its pictures (but video files are read): sizes come from headers, visual tokens from
  * the rule that resizes, text tokens from the checkpoint's tokenizer.  No weights are read.
  */
 #ifndef NB_DATA_TOOL_H

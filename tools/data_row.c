@@ -32,14 +32,31 @@ static nb_status visual_tokens(nb_data_media *m, const nb_data_job *job, const n
     return NB_OK;
 }
 
+/* A video file does not say how many of its frames the rule takes until it is read. */
+static nb_status look_at_video(nb_data_media *m, const nb_data_job *job, const nb_media_options *media, const nb_part *part,
+                               nb_error *err)
+{
+    const nb_processor *p = &job->processor;
+    nb_video            video;
+    int                 side = p->patch * p->merge, h, w;
+    nb_video_limits     limits = nb_prompt_video_limits(part, &job->limits, p);
+    NB_TRY(nb_video_read(&video, part->frames[0], media, &limits, err));
+    m->frames = video.count;
+    m->size = (nb_picture){.width = video.width, .height = video.height, .decoded = true};
+    nb_status status = nb_smart_resize(video.height, video.width, side, 1, INT64_MAX, &h, &w, err);
+    m->natural = (int64_t)h * w;
+    if (!status) status = nb_smart_resize(video.frames[0].height, video.frames[0].width, side, p->min_pixels, p->max_pixels, &h, &w, err);
+    m->tokens = ((size_t)m->frames + (size_t)p->temporal - 1) / (size_t)p->temporal * (size_t)(h / side) * (size_t)(w / side);
+    nb_video_free(&video);
+    return status;
+}
+
 /* Every frame of a video is looked at; all are brought to the size of the first. */
 static nb_status look_at(nb_data_media *m, const nb_data_job *job, const nb_media_options *media, const nb_part *part,
                          nb_error *err)
 {
     bool video = part->kind == NB_PART_VIDEO;
-    if (video && part->is_file)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "video file '%.120s': give the video as a list of pictures (frames)",
-                       part->frames[0]);
+    if (video && part->is_file) return look_at_video(m, job, media, part, err);
     if (video && part->frame_count < 1) return nb_fail(err, NB_ERR_INPUT, "a video without frames");
     if (!video && !part->text)
         return nb_fail(err, NB_ERR_INPUT, "a picture without a source: give its path or URL in \"image\" or \"image_url\"");

@@ -42,12 +42,42 @@ static nb_pixel_limits limits_of(const nb_part *part, const nb_pixel_limits *def
     return l;
 }
 
+nb_video_limits nb_prompt_video_limits(const nb_part *part, const nb_pixel_limits *defaults, const nb_processor *processor)
+{
+    nb_pixel_limits l = limits_of(part, defaults);
+    return (nb_video_limits){
+        .sampling = {.fps = part->fps, .nframes = part->nframes, .min_frames = part->min_frames, .max_frames = part->max_frames},
+        .min_pixels = l.min_pixels,
+        .max_pixels = l.max_pixels,
+        .total_pixels = part->total_pixels,
+        .resized_height = l.resized_height,
+        .resized_width = l.resized_width,
+        .factor = processor->patch * processor->merge,
+    };
+}
+
+/* The published reader brings frames to its own limits; then the processor applies its. */
+static nb_status read_video(nb_patches *out, const nb_part *part, const nb_prompt_source *source, const nb_prompt_options *o,
+                            nb_error *err)
+{
+    nb_video        video;
+    nb_video_limits limits = nb_prompt_video_limits(part, &o->limits, source->processor);
+    NB_TRY(nb_video_read(&video, part->frames[0], &o->media, &limits, err));
+    nb_status status = nb_preprocess(out, video.frames, video.count, source->processor, NULL, err);
+    if (status != NB_OK) {
+        char name[160];
+        nb_media_name(name, part->frames[0]);
+        nb_error_within(err, "%s", name);
+    }
+    nb_video_free(&video);
+    return status;
+}
+
 static nb_status read_media(nb_patches *out, const nb_part *part, const nb_prompt_source *source, const nb_prompt_options *o,
                             nb_error *err)
 {
     bool video = part->kind == NB_PART_VIDEO;
-    if (video && part->is_file)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "video file '%.120s': give the video as a list of pictures (frames)", part->frames[0]);
+    if (video && part->is_file) return read_video(out, part, source, o, err);
     if (!video && !part->text)
         return nb_fail(err, NB_ERR_INPUT, "a picture without a source: give its path or URL in \"image\" or \"image_url\"");
     int       count = video ? part->frame_count : 1;

@@ -6,6 +6,7 @@
 #include "runtime/text/chat.h"
 #include "runtime/vision/media.h"
 #include "runtime/vision/preprocess.h"
+#include "runtime/vision/video.h"
 
 typedef enum { NB_TOKEN_TEXT, NB_TOKEN_IMAGE, NB_TOKEN_VIDEO } nb_modality;
 
@@ -38,6 +39,8 @@ typedef struct {
 
 nb_status nb_prompt_build(nb_prompt *out, const nb_chat *chat, const nb_prompt_source *source, const nb_prompt_options *options,
                           nb_error *err);
+/* How the frames of a part that is a video file are taken and resized, before the processor's own limits. */
+nb_video_limits nb_prompt_video_limits(const nb_part *part, const nb_pixel_limits *defaults, const nb_processor *processor);
 /* Text alone, already as ids (perplexity over a file, benches). */
 nb_status nb_prompt_from_ids(nb_prompt *out, const int32_t *ids, size_t count, const nb_config *config, nb_error *err);
 /* M-RoPE positions (transformers 4.x get_rope_index) for ids with pads already expanded; grids in order of appearance. */

@@ -120,6 +120,22 @@ static place start(const char *where, const char *what)
     return p;
 }
 
+/* How frames are taken from a video file. */
+static nb_status sampling(nb_part *part, const cJSON *object, const place *where, nb_error *err)
+{
+    const struct {
+        const char *key;
+        int64_t     max, *value;
+    } counts[] = {{"nframes", 4096, &part->nframes}, {"min_frames", 4096, &part->min_frames},
+                  {"max_frames", 4096, &part->max_frames}, {"total_pixels", INT64_C(1) << 40, &part->total_pixels}};
+    for (size_t i = 0; i < NB_COUNT(counts); i++)
+        NB_TRY(nb_json_opt_int(object, counts[i].key, 1, counts[i].max, counts[i].value, where->text, err));
+    NB_TRY(nb_json_opt_number(object, "fps", 1e-6, 1000, &part->fps, where->text, err));
+    if (part->fps > 0 && part->nframes)
+        return nb_fail(err, NB_ERR_INPUT, "%s has both 'fps' and 'nframes'; give one of them", where->text);
+    return NB_OK;
+}
+
 static nb_status pixel_limits(nb_part *part, const cJSON *object, const place *where, nb_error *err)
 {
     const struct {
@@ -129,7 +145,7 @@ static nb_status pixel_limits(nb_part *part, const cJSON *object, const place *w
                   {"resized_height", &part->resized_height}, {"resized_width", &part->resized_width}};
     for (size_t i = 0; i < NB_COUNT(limits); i++)
         NB_TRY(nb_json_opt_int(object, limits[i].key, 1, INT32_MAX, limits[i].value, where->text, err));
-    return NB_OK;
+    return part->kind == NB_PART_VIDEO ? sampling(part, object, where, err) : NB_OK;
 }
 
 /* A reference: a string, or an object {url} that may hold pixel limits as well.  *reference stays NULL for NULL. */

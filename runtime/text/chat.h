@@ -18,6 +18,8 @@ typedef struct {
     int          frame_count;
     bool         is_file; /* VIDEO: frames[0] is a video file, not a list of pictures */
     int64_t      min_pixels, max_pixels, resized_height, resized_width; /* 0: not given */
+    double       fps; /* VIDEO, when it is a file: how frames are taken, as in qwen-vl-utils; 0: not given */
+    int64_t      nframes, min_frames, max_frames, total_pixels;
 } nb_part;
 
 typedef struct {
@@ -35,7 +37,7 @@ typedef struct {
 void nb_chat_free(nb_chat *chat); /* zeroes it */
 
 /* messages: array of {role, content: string | parts | null, tool_calls?, tool_call_id?}; parts {type: text|image|image_url|
- * video|...} with or without type, image_url as string or {url}, pixel limits beside or inside.  tools: array or NULL.
+ * video|...} with or without type, image_url as string or {url}, pixel limits beside or inside; a video's fps or nframes (not both), min_frames, max_frames and total_pixels likewise.  tools: array or NULL.
  * A null member counts as missing.  Content that is null is refused, unless there are tool calls; missing content is empty.
  * Every refusal names the JSON path ("messages[2].content[0].image_url").  where: file and line for messages, or NULL.
  * Assistant tool_calls are rendered as <tool_call> blocks, role "tool" as a user turn with <tool_response>. */

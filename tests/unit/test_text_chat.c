@@ -226,6 +226,10 @@ static void describe(nb_buf *out, const nb_chat *chat)
             if (p->min_pixels || p->max_pixels) nb_buf_printf(out, " %lld-%lld", (long long)p->min_pixels, (long long)p->max_pixels);
             if (p->resized_height || p->resized_width)
                 nb_buf_printf(out, " %lldx%lld", (long long)p->resized_height, (long long)p->resized_width);
+            if (p->fps > 0) nb_buf_printf(out, " fps %g", p->fps);
+            const int64_t counts[] = {p->nframes, p->min_frames, p->max_frames, p->total_pixels};
+            for (size_t c = 0; c < NB_COUNT(counts); c++)
+                if (counts[c]) nb_buf_printf(out, " %c%lld", "nlmt"[c], (long long)counts[c]);
         }
         nb_buf_str(out, "]");
     }
@@ -253,6 +257,10 @@ static void test_spellings(void **state)
         {"[{\"type\":\"video\"}]", "video"},
         {"[{\"type\":\"video\",\"video\":\"v.mp4\",\"max_pixels\":9}]", "video v.mp4 file 0-9"},
         {"[{\"video\":[\"f0\",\"f1\"]}]", "video f0 f1"},
+        {"[{\"video\":\"v\",\"fps\":0.5,\"nframes\":null,\"min_frames\":2,\"max_frames\":8,\"total_pixels\":4000000000}]",
+         "video v file fps 0.5 l2 m8 t4000000000"},
+        {"[{\"video\":{\"url\":\"v\",\"nframes\":16}}]", "video v file n16"},
+        {"[{\"image\":\"i\",\"fps\":1,\"nframes\":16}]", "image i"},
         {"[{\"type\":\"video_url\",\"video_url\":{\"url\":\"v\"}}]", "video v file"},
         {"[]", ""},
     };
@@ -297,6 +305,11 @@ static void test_refusals(void **state)
         {"[{\"role\":\"user\",\"content\":[{\"image_url\":{\"link\":\"x\"}}]}]", "messages[0].content[0].image_url"},
         {"[{\"role\":\"user\",\"content\":[{\"image\":\"i\",\"max_pixels\":-1}]}]", "max_pixels"},
         {"[{\"role\":\"user\",\"content\":[{\"image\":\"i\",\"max_pixels\":\"9\"}]}]", "max_pixels"},
+        {"[{\"role\":\"user\",\"content\":[{\"video\":\"v\",\"fps\":1,\"nframes\":4}]}]",
+         "messages[0].content[0] has both 'fps' and 'nframes'"},
+        {"[{\"role\":\"user\",\"content\":[{\"video\":{\"url\":\"v\",\"fps\":1},\"nframes\":4}]}]", "has both 'fps' and 'nframes'"},
+        {"[{\"role\":\"user\",\"content\":[{\"video\":\"v\",\"fps\":0}]}]", "fps"},
+        {"[{\"role\":\"user\",\"content\":[{\"video\":\"v\",\"nframes\":1e9}]}]", "nframes"},
         {"[{\"role\":\"user\",\"content\":[{\"video\":[]}]}]", "messages[0].content[0].video is a list without frames"},
         {"[{\"role\":\"user\",\"content\":[{\"video\":[\"a\",null]}]}]", "messages[0].content[0].video[1] is null"},
         {"[{\"role\":\"user\",\"content\":[{\"video\":[\"a\",1]}]}]", "messages[0].content[0].video[1] is neither"},
