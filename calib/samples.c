@@ -129,7 +129,12 @@ static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *
     options.where = where;
     if (!options.media.root) options.media.root = nb_dataset_root(d);
     nb_prompt_source source = nb_model_source(model);
+    bool in_memory = o->embed && !s->spool;
     NB_TRY(nb_grow(&s->prompts, &s->capacity, s->count + 1, sizeof *s->prompts, "samples", err));
+    if (in_memory) {
+        NB_TRY(nb_grow(&s->hidden, &s->hidden_capacity, s->count + 1, sizeof *s->hidden, "samples", err));
+        s->hidden[s->count] = NULL;
+    }
     nb_prompt *p = &s->prompts[s->count];
     memset(p, 0, sizeof *p);
     NB_TRY(nb_prompt_build(p, chat, &source, &options, err));
@@ -142,7 +147,8 @@ static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *
     s->tokens += p->count;
     for (size_t i = 0; i < p->count; i++) s->by_modality[p->modality[i]]++;
     add_identity(l->identity, p, &model->processor);
-    return s->spool ? embed_into_spool(s->spool, p, model, err) : NB_OK;
+    if (s->spool) return embed_into_spool(s->spool, p, model, err);
+    return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
 }
 
 /* One walk over the file.  chosen [rows] or NULL: every row from o->skip on, until there are enough. */
@@ -214,10 +220,7 @@ nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err)
 {
     if (s->spool) return nb_spool_finish(s->spool, err); /* embedded while loading */
     if (!s->hidden) NB_TRY(nb_alloc(&s->hidden, s->count, sizeof *s->hidden, "hidden states", err));
-    for (size_t i = 0; i < s->count; i++) {
-        free(s->hidden[i]);
-        s->hidden[i] = NULL;
-        NB_TRY(embed(&s->hidden[i], &s->prompts[i], model, err));
-    }
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->hidden[i]) NB_TRY(embed(&s->hidden[i], &s->prompts[i], model, err));
     return NB_OK;
 }

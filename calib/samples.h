@@ -16,7 +16,8 @@ typedef struct {
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
     uint64_t    seed;
-    const char *spool;      /* folder for hidden states; NULL: in memory */
+    bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
+    const char *spool;      /* folder for hidden states, with embed implied; NULL: in memory */
     int         spool_level; /* of zstd; 0: the default */
     size_t      spool_chunk; /* floats compressed together; 0: the default */
 } nb_samples_options;
@@ -31,15 +32,15 @@ typedef struct {
     uint64_t   by_modality[3];
     size_t     too_long;    /* left out by seq_len */
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
-    size_t     capacity;    /* of prompts */
+    size_t     capacity, hidden_capacity;
 } nb_samples;
 
 enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
 
 /* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial
- * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn.  With a spool every row is
- * embedded as it comes, so that the pictures of one are in memory at a time. */
+ * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn. */
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
+/* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 

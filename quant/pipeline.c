@@ -168,6 +168,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     nb_quantize_report *r = job->report;
     double              start = nb_seconds(), weight = 0;
     if (job->options.method == NB_METHOD_RTN) return NB_OK;
+    job->options.data.embed = true; /* pictures of all samples at once can be larger than everything else */
     NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
     NB_TRY(nb_samples_embed(&job->samples, job->model, err));
     r->samples = job->samples.count;

@@ -249,6 +249,10 @@ static void set_is_the_same_in_memory_and_on_disk(void **state)
     for (int shuffle = 0; shuffle < 2; shuffle++) {
         nb_samples_options o = {.path = chats, .samples = 16, .dataset = {.need_answer = true}, .shuffle = shuffle, .seq_len = 150};
         run                memory = run_layers(model, &o);
+        o.embed = true;
+        run early = run_layers(model, &o); /* embedded while loading */
+        assert_true(memory.set.hash == early.set.hash && memory.sum == early.sum);
+        nb_samples_free(&early.set);
         assert_non_null(memory.set.hidden);
         for (size_t c = 0; c < NB_COUNT(chunks); c++) {
             o.spool = in_folder("set");
