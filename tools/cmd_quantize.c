@@ -28,7 +28,7 @@ typedef struct {
     int         method, bits, format, act_order, propagate, data_format;
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run;
+    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
     const char *data, *dataset_info, *modality_weights;
     nb_strings  lora;
     uint64_t    shard_size, max_ram;
@@ -138,6 +138,8 @@ static const nb_arg quantize_args[] = {
     {.name = "max-ram", .aliases = "max-memory", .type = NB_ARG_SIZE, AT(max_ram), .min = 1, .max = 9e15, .group = "Resources",
      .transient = true,
      .help = "memory to stay within; calibration data goes to disk when it has to, and what cannot fit is refused at once"},
+    {.name = "no-resume", .type = NB_ARG_BOOL, AT(no_resume), .group = "Resources", .transient = true,
+     .help = "start anew where an interrupted run left finished layers"},
     {.name = "spool", .type = NB_ARG_STRING, AT(spool), .metavar = "DIR", .shown = "OUT.job when --max-ram asks for it",
      .group = "Resources", .advanced = true, .transient = true, .help = "keep hidden states of the calibration data there, on disk"},
     {.name = "spool-zstd", .type = NB_ARG_INT, AT(spool_zstd), .min = 1, .max = 19, .text = "3", .group = "Resources",
@@ -288,6 +290,8 @@ static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
     q->data.spool_level = (int)opt->spool_zstd;
     q->shard_size = opt->shard_size;
     q->force = opt->force;
+    q->job = true;
+    q->anew = opt->no_resume;
     NB_TRY(parse_weights(q->modality_weights, opt->modality_weights, err));
     return nb_media_prompt_options(&q->data.prompt, &opt->media, NULL, err);
 }
@@ -589,8 +593,9 @@ const nb_command nb_command_quantize = {
              "or int8; the vision tower, embedding and head stay as they are. The result loads here, in vLLM, SGLang "
              "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
              "padded.\n\n"
-             "DIR appears when it is complete; a run that fails or is stopped leaves nothing. It holds a recipe.json "
-             "that repeats the run.",
+             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves its finished "
+             "layers in DIR.partial and DIR.job, and the same command goes on from there. DIR holds a recipe.json that "
+             "repeats the run.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",
