@@ -1,7 +1,7 @@
 /* samples.c - choosing rows, building their prompts, embedding them.  The passes through the layers are in samples_layer.c.
  *
- * Hidden states stay in memory: tokens * hidden * 4 bytes.  Only nb_samples_embed and nb_samples_layer touch them, so that
- * they can move to a file without anybody else noticing.
+ * Hidden states take tokens * hidden * 4 bytes.  Only this file and samples_layer.c touch them, so that nobody else notices
+ * whether they are in memory or in a spool.
  */
 #include "calib/samples.h"
 
@@ -17,6 +17,7 @@ void nb_samples_free(nb_samples *s)
     }
     free(s->prompts);
     free(s->hidden);
+    nb_spool_free(s->spool);
     memset(s, 0, sizeof *s);
 }
 
@@ -62,14 +63,60 @@ static nb_status start_draw(row_draw *d, const nb_samples_options *o, nb_error *
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static nb_status take_row(nb_samples *s, const nb_model *model, const nb_samples_options *o, const nb_dataset *d,
-                          const nb_chat *chat, const char *where, nb_error *err)
+/* A set that is being loaded. */
+typedef struct {
+    nb_samples               *s;
+    const nb_model           *model;
+    const nb_samples_options *o;
+    XXH64_state_t            *identity;
+} loading;
+
+static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor)
 {
+    size_t   columns = 3 * (size_t)processor->temporal * (size_t)processor->patch * (size_t)processor->patch; /* of a patch */
+    uint64_t head[2] = {p->count, (uint64_t)p->media_count};
+    XXH64_update(state, head, sizeof head);
+    XXH64_update(state, p->ids, p->count * sizeof *p->ids);
+    XXH64_update(state, p->position, 3 * p->count * sizeof *p->position);
+    for (int j = 0; j < p->media_count; j++) {
+        const nb_patches *m = &p->media[j];
+        int32_t           grid[3] = {m->t, m->h, m->w};
+        XXH64_update(state, grid, sizeof grid);
+        XXH64_update(state, m->rows, (size_t)m->t * (size_t)m->h * (size_t)m->w * columns * sizeof *m->rows);
+    }
+}
+
+static nb_status embed(float **out, nb_prompt *p, const nb_model *model, nb_error *err)
+{
+    NB_TRY(nb_prompt_embed(model, p, out, err));
+    for (int j = 0; j < p->media_count; j++) nb_patches_free(&p->media[j]); /* by far the largest part of a prompt */
+    return NB_OK;
+}
+
+static nb_status embed_into_spool(nb_spool *spool, nb_prompt *p, const nb_model *model, nb_error *err)
+{
+    float *hidden;
+    NB_TRY(embed(&hidden, p, model, err));
+    nb_status status = nb_spool_put(spool, hidden, p->count * (size_t)model->config.hidden, err);
+    free(hidden);
+    return status;
+}
+
+static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *chat, const char *where, nb_error *err)
+{
+    nb_samples               *s = l->s;
+    const nb_samples_options *o = l->o;
+    const nb_model           *model = l->model;
     nb_prompt_options options = o->prompt;
     options.where = where;
     if (!options.media.root) options.media.root = nb_dataset_root(d);
     nb_prompt_source source = nb_model_source(model);
+    bool in_memory = o->embed && !s->spool;
     NB_TRY(nb_grow(&s->prompts, &s->capacity, s->count + 1, sizeof *s->prompts, "samples", err));
+    if (in_memory) {
+        NB_TRY(nb_grow(&s->hidden, &s->hidden_capacity, s->count + 1, sizeof *s->hidden, "samples", err));
+        s->hidden[s->count] = NULL;
+    }
     nb_prompt *p = &s->prompts[s->count];
     memset(p, 0, sizeof *p);
     NB_TRY(nb_prompt_build(p, chat, &source, &options, err));
@@ -81,13 +128,15 @@ static nb_status take_row(nb_samples *s, const nb_model *model, const nb_samples
     s->count++;
     s->tokens += p->count;
     for (size_t i = 0; i < p->count; i++) s->by_modality[p->modality[i]]++;
-    return NB_OK;
+    add_identity(l->identity, p, &model->processor);
+    if (s->spool) return embed_into_spool(s->spool, p, model, err);
+    return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
 }
 
 /* One walk over the file.  chosen [rows] or NULL: every row from o->skip on, until there are enough. */
-static nb_status walk_rows(nb_samples *s, const nb_model *model, const nb_samples_options *o, const bool *chosen, size_t rows,
-                           nb_error *err)
+static nb_status walk_rows(const loading *l, const bool *chosen, size_t rows, nb_error *err)
 {
+    const nb_samples_options *o = l->o;
     nb_dataset *d;
     NB_TRY(nb_dataset_open(&d, o->path, &o->dataset, err));
     nb_status status = NB_OK;
@@ -95,10 +144,10 @@ static nb_status walk_rows(nb_samples *s, const nb_model *model, const nb_sample
         nb_chat chat;
         char    where[256];
         bool    end;
-        if (chosen ? row >= rows : o->samples && s->count >= (size_t)o->samples) break;
+        if (chosen ? row >= rows : o->samples && l->s->count >= (size_t)o->samples) break;
         status = nb_dataset_next(d, &chat, where, &end, err);
         if (status || end) break;
-        if (chosen ? chosen[row] : row >= (size_t)o->skip) status = take_row(s, model, o, d, &chat, where, err);
+        if (chosen ? chosen[row] : row >= (size_t)o->skip) status = take_row(l, d, &chat, where, err);
         nb_chat_free(&chat);
     }
     nb_dataset_close(d);
@@ -106,47 +155,24 @@ static nb_status walk_rows(nb_samples *s, const nb_model *model, const nb_sample
 }
 
 /* Draw as many rows as are missing, walk, and draw again for those that were too long. */
-static nb_status load_drawn(nb_samples *s, const nb_model *model, const nb_samples_options *o, nb_error *err)
+static nb_status load_drawn(const loading *l, nb_error *err)
 {
+    const nb_samples_options *o = l->o;
     row_draw  draw = {0};
     bool     *chosen = NULL;
     nb_status status = start_draw(&draw, o, err);
     size_t    rows = (size_t)o->skip + draw.count;
     if (!status) status = nb_alloc(&chosen, rows + 1, sizeof *chosen, "row numbers", err);
     while (!status && draw.drawn < draw.count) {
-        size_t missing = o->samples ? (size_t)o->samples - s->count : draw.count;
+        size_t missing = o->samples ? (size_t)o->samples - l->s->count : draw.count;
         if (!missing) break;
         memset(chosen, 0, rows);
         for (size_t i = 0; i < missing && draw.drawn < draw.count; i++) chosen[draw_row(&draw)] = true;
-        status = walk_rows(s, model, o, chosen, rows, err);
+        status = walk_rows(l, chosen, rows, err);
     }
     free(chosen);
     free(draw.rows);
     return status;
-}
-
-static uint64_t identity(const nb_samples *s, const nb_processor *processor)
-{
-    size_t columns = 3 * (size_t)processor->temporal * (size_t)processor->patch * (size_t)processor->patch; /* of a patch */
-    XXH64_state_t *state = XXH64_createState();
-    if (!state) return 0;
-    XXH64_reset(state, 0);
-    for (size_t i = 0; i < s->count; i++) {
-        const nb_prompt *p = &s->prompts[i];
-        uint64_t         head[2] = {p->count, (uint64_t)p->media_count};
-        XXH64_update(state, head, sizeof head);
-        XXH64_update(state, p->ids, p->count * sizeof *p->ids);
-        XXH64_update(state, p->position, 3 * p->count * sizeof *p->position);
-        for (int j = 0; j < p->media_count; j++) {
-            const nb_patches *m = &p->media[j];
-            int32_t           grid[3] = {m->t, m->h, m->w};
-            XXH64_update(state, grid, sizeof grid);
-            XXH64_update(state, m->rows, (size_t)m->t * (size_t)m->h * (size_t)m->w * columns * sizeof *m->rows);
-        }
-    }
-    uint64_t hash = XXH64_digest(state);
-    XXH64_freeState(state);
-    return hash;
 }
 
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err)
@@ -155,27 +181,28 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
     if (options->samples < 0 || options->skip < 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "the number of samples (%d) and of rows to skip (%d) cannot be negative",
                        options->samples, options->skip);
-    nb_status status = options->shuffle ? load_drawn(out, model, options, err)
-                                        : walk_rows(out, model, options, NULL, 0, err);
+    loading   l = {.s = out, .model = model, .o = options, .identity = XXH64_createState()};
+    nb_status status = l.identity ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", options->path);
+    if (!status) XXH64_reset(l.identity, 0);
+    if (!status && options->spool) {
+        status = nb_spool_new(&out->spool, options->spool, options->spool_level, options->spool_chunk, err);
+        if (!status) status = nb_spool_start(out->spool, err);
+    }
+    if (!status) status = options->shuffle ? load_drawn(&l, err) : walk_rows(&l, NULL, 0, err);
     if (!status && !out->count)
         status = nb_fail(err, NB_ERR_INPUT, "%s: no row is left to calibrate on (%d skipped, %zu longer than %zu tokens)",
                          options->path, options->skip, out->too_long, options->seq_len);
-    if (status)
-        nb_samples_free(out);
-    else
-        out->hash = identity(out, &model->processor);
+    if (!status) out->hash = XXH64_digest(l.identity);
+    XXH64_freeState(l.identity);
+    if (status) nb_samples_free(out);
     return status;
 }
 
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err)
 {
+    if (s->spool) return nb_spool_finish(s->spool, err); /* embedded while loading */
     if (!s->hidden) NB_TRY(nb_alloc(&s->hidden, s->count, sizeof *s->hidden, "hidden states", err));
-    for (size_t i = 0; i < s->count; i++) {
-        nb_prompt *p = &s->prompts[i];
-        free(s->hidden[i]);
-        s->hidden[i] = NULL;
-        NB_TRY(nb_prompt_embed(model, p, &s->hidden[i], err));
-        for (int j = 0; j < p->media_count; j++) nb_patches_free(&p->media[j]); /* by far the largest part of a prompt */
-    }
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->hidden[i]) NB_TRY(embed(&s->hidden[i], &s->prompts[i], model, err));
     return NB_OK;
 }

@@ -1,9 +1,10 @@
 /* samples.h - the calibration set as the model reads it: every conversation embedded once, hidden states kept between
- * layers, never padded, never joined. */
+ * layers, in memory or in a spool on disk, never padded, never joined. */
 #ifndef NB_SAMPLES_H
 #define NB_SAMPLES_H
 
 #include "calib/dataset.h"
+#include "calib/spool.h"
 #include "runtime/model/model.h"
 
 typedef struct {
@@ -15,22 +16,31 @@ typedef struct {
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
     uint64_t    seed;
+    bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
+    const char *spool;      /* folder for hidden states, with embed implied; NULL: in memory */
+    int         spool_level; /* of zstd; 0: the default */
+    size_t      spool_chunk; /* floats compressed together; 0: the default */
 } nb_samples_options;
 
 typedef struct {
     nb_prompt *prompts;     /* [count]; media freed once embedded */
-    float    **hidden;      /* [count] host [tokens, hidden] state before the current layer; NULL until nb_samples_embed */
+    float    **hidden;      /* [count] host [tokens, hidden] state before the current layer; NULL until nb_samples_embed, and
+                             * with a spool */
+    nb_spool  *spool;       /* holds them instead; NULL: none */
     size_t     count;
     size_t     tokens;      /* over all samples */
     uint64_t   by_modality[3];
     size_t     too_long;    /* left out by seq_len */
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
-    size_t     capacity;    /* of prompts */
+    size_t     capacity, hidden_capacity;
 } nb_samples;
+
+enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
 
 /* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial
  * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn. */
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
+/* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 

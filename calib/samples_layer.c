@@ -1,8 +1,9 @@
 /* samples_layer.c - one decoder layer over the whole calibration set.
  *
  * There is one decoder function, nb_layer_forward, and this calls it as the engine does: samples are the spans of a step,
- * several to a call while they fit ROWS rows.  What a row gives does not depend on its company, so the batches change
- * nothing but the speed.  The KV pages are private, one layer deep, f32, and forgotten after each batch.
+ * several to a call while they fit NB_SAMPLES_ROWS rows.  What a row gives does not depend on its company, so the batches change
+ * nothing but the speed; the statistics sum in f32 inside a batch, so its size is fixed.  The KV pages are private, one layer
+ * deep, f32, and forgotten after each batch.
  */
 #include "calib/samples.h"
 
@@ -10,8 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { ROWS = 1024 };
 
 typedef struct {
     const nb_sample_tap *tap;
@@ -21,6 +20,8 @@ typedef struct {
 
 typedef struct {
     size_t      rows, pages, spans; /* of the largest batch */
+    size_t      longest;            /* tokens of a sample */
+    float      *host;               /* [longest, hidden] on the way from or to a spool; NULL without */
     nb_scratch *scratch;
     nb_attn     attn;
     char       *pool_d;             /* the pages */
@@ -36,12 +37,12 @@ static size_t pages_of(size_t tokens)
     return (tokens + NB_KV_PAGE - 1) / NB_KV_PAGE;
 }
 
-/* Samples first .. result-1 make one batch: at least one, then as many as fit ROWS rows. */
+/* Samples first .. result-1 make one batch: at least one, then as many as fit. */
 static size_t batch_end(const nb_samples *s, size_t first, size_t *rows, size_t *pages)
 {
     size_t end = first;
     *rows = *pages = 0;
-    while (end < s->count && (end == first || *rows + s->prompts[end].count <= ROWS)) {
+    while (end < s->count && (end == first || *rows + s->prompts[end].count <= NB_SAMPLES_ROWS)) {
         *rows += s->prompts[end].count;
         *pages += pages_of(s->prompts[end].count);
         end++;
@@ -58,6 +59,8 @@ static void measure(layer_pass *p, const nb_samples *s)
         if (pages > p->pages) p->pages = pages;
         if (end - first > p->spans) p->spans = end - first;
     }
+    for (size_t i = 0; i < s->count; i++)
+        if (s->prompts[i].count > p->longest) p->longest = s->prompts[i].count;
 }
 
 static void pass_free(layer_pass *p, const nb_ops *ops)
@@ -65,6 +68,7 @@ static void pass_free(layer_pass *p, const nb_ops *ops)
     nb_scratch_free(p->scratch);
     if (p->pool_d) ops->free(ops, p->pool_d);
     if (p->x_d) ops->free(ops, p->x_d);
+    free(p->host);
     free(p->page);
     free(p->span);
     free(p->position);
@@ -83,6 +87,7 @@ static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *mo
     NB_TRY(nb_alloc(&p->span, p->spans, sizeof *p->span, "calibration spans", err));
     NB_TRY(nb_alloc(&p->position, 3 * p->rows, sizeof *p->position, "calibration positions", err));
     NB_TRY(nb_alloc(&p->tap.modality, p->rows, 1, "calibration rows", err));
+    if (s->spool) NB_TRY(nb_alloc(&p->host, p->longest * (size_t)c->hidden, sizeof *p->host, "hidden states", err));
     p->pool_d = model->ops.alloc(&model->ops, p->pages * 2 * half);
     p->x_d = model->ops.alloc(&model->ops, p->rows * (size_t)c->hidden * sizeof(float));
     if (!p->pool_d || !p->x_d)
@@ -98,9 +103,24 @@ static void forward_tap(void *context, nb_site site, const float *x, size_t ld, 
     t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
 }
 
+static nb_status sample_in(const layer_pass *p, const nb_samples *s, size_t i, float *x_d, size_t values, const nb_ops *ops,
+                           nb_error *err)
+{
+    if (s->spool) NB_TRY(nb_spool_get(s->spool, i, p->host, values, err));
+    ops->upload(ops, x_d, s->spool ? p->host : s->hidden[i], values * sizeof(float));
+    return NB_OK;
+}
+
+static nb_status sample_out(const layer_pass *p, nb_samples *s, size_t i, const float *x_d, size_t values, const nb_ops *ops,
+                            nb_error *err)
+{
+    ops->download(ops, s->spool ? p->host : s->hidden[i], x_d, values * sizeof(float));
+    return s->spool ? nb_spool_put(s->spool, p->host, values, err) : NB_OK;
+}
+
 /* Lay the samples of a batch side by side, run, and take the outputs back when they are kept. */
-static void run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, size_t rows, const nb_model *model,
-                      const nb_layer *layer, bool keep)
+static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, size_t rows, const nb_model *model,
+                           const nb_layer *layer, bool keep, nb_error *err)
 {
     const nb_ops *ops = &model->ops;
     size_t        hidden = (size_t)model->config.hidden, at = 0, page = 0;
@@ -108,7 +128,7 @@ static void run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, si
         const nb_prompt *prompt = &s->prompts[i];
         size_t           n = prompt->count;
         p->span[i - first] = (nb_span){.first = at, .rows = n, .past = 0, .pages = p->page + page};
-        ops->upload(ops, p->x_d + at * hidden, s->hidden[i], n * hidden * sizeof(float));
+        NB_TRY(sample_in(p, s, i, p->x_d + at * hidden, n * hidden, ops, err));
         for (size_t axis = 0; axis < 3; axis++)
             memcpy(p->position + axis * rows + at, prompt->position + axis * n, n * sizeof *p->position);
         memcpy(p->tap.modality + at, prompt->modality, n);
@@ -119,23 +139,25 @@ static void run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, si
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
     nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
                      &p->tap);
+    NB_TRY(ops->status(ops, err));
     for (size_t i = first; i < end && keep; i++)
-        ops->download(ops, s->hidden[i], p->x_d + p->span[i - first].first * hidden,
-                      s->prompts[i].count * hidden * sizeof(float));
+        NB_TRY(sample_out(p, s, i, p->x_d + p->span[i - first].first * hidden, s->prompts[i].count * hidden, ops, err));
+    return ops->status(ops, err);
 }
 
 nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
                            nb_error *err)
 {
-    assert(s->hidden);
+    assert(s->hidden || s->spool);
     layer_pass pass = {.tap = {.tap = tap}};
     nb_status  status = pass_new(&pass, s, model, err);
+    if (!status && keep && s->spool) status = nb_spool_start(s->spool, err);
     for (size_t first = 0, end; first < s->count && !status; first = end) {
         size_t rows, pages;
         end = batch_end(s, first, &rows, &pages);
-        run_batch(&pass, s, first, end, rows, model, layer, keep);
-        status = model->ops.status(&model->ops, err);
+        status = run_batch(&pass, s, first, end, rows, model, layer, keep, err);
     }
+    if (!status && keep && s->spool) status = nb_spool_finish(s->spool, err);
     assert(status || !tap || pass.tap.seen == s->tokens);
     pass_free(&pass, &model->ops);
     return status;

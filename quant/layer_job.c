@@ -326,6 +326,63 @@ static nb_status solve_layer(layer_job *l, nb_error *err)
     return write_layer(l, err);
 }
 
+static nb_status read_written(layer_job *l, nb_linear out[NB_LINEARS], nb_error *err)
+{
+    const nb_quantize_options *o = &l->job->options;
+    const nb_quant_config      q = {.method = o->format == NB_FORMAT_AWQ ? NB_QUANT_AWQ : NB_QUANT_GPTQ, .bits = o->grid.bits,
+                                    .group = o->grid.group, .sym = o->grid.sym, .v2 = o->format == NB_FORMAT_GPTQ_V2};
+    nb_checkpoint             *c;
+    NB_TRY(nb_checkpoint_open_unfinished(&c, nb_writer_partial(l->job->writer), err));
+    uint64_t  hidden = (uint64_t)l->job->model->config.hidden;
+    nb_status status = NB_OK;
+    for (int i = 0; i < 2 && !status; i++) {
+        const nb_entry *e;
+        status = nb_checkpoint_get(c, l->f.norm_name[i], 1, &hidden, &e, err);
+        if (!status) status = nb_alloc(&l->f.norm[i], (size_t)hidden, sizeof(float), l->f.norm_name[i], err);
+        if (!status) status = nb_entry_read_f32(e, l->f.norm[i], err);
+    }
+    for (int i = 0; i < NB_LINEARS && !status; i++) {
+        status = nb_linear_read(&l->f.source[i], c, &q, l->f.name[i], l->f.n[i], l->f.k[i], i <= NB_V, err);
+        out[i] = l->f.source[i];
+    }
+    nb_checkpoint_close(c);
+    return status;
+}
+
+static nb_status replay(layer_job *l, nb_error *err)
+{
+    nb_job *job = l->job;
+    if (job->options.propagate_quantized) {
+        nb_float_layer_shape(&l->f, &job->model->config, l->index);
+        NB_TRY(read_written(l, l->now, err));
+    } else {
+        NB_TRY(nb_float_layer_read(&l->f, job->model, &job->plain, l->index, err));
+        start_float(l, l->now);
+    }
+    return run_layer(l, l->now, false, true, err);
+}
+
+nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
+{
+    nb_float_layer names;
+    layer_job     *l;
+    NB_TRY(nb_job_step(job, err, "layer %d of %d, which is finished", layer + 1, job->model->config.layers));
+    job->done += NB_SITES - 1;
+    nb_float_layer_shape(&names, &job->model->config, layer);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        nb_matrix_report *m = &job->report->matrices[layer * NB_LINEARS + i];
+        snprintf(m->name, sizeof m->name, "%s", names.name[i]);
+    }
+    if (job->options.method == NB_METHOD_RTN || layer == job->model->config.layers - 1) return NB_OK; /* nobody needs its outputs */
+    NB_TRY(nb_alloc(&l, 1, sizeof *l, "a layer", err));
+    l->job = job;
+    l->index = layer;
+    nb_status status = replay(l, err);
+    nb_float_layer_free(&l->f);
+    free(l);
+    return status;
+}
+
 nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
 {
     layer_job *l;

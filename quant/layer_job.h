@@ -4,6 +4,7 @@
 
 #include "calib/stats.h"
 #include "quant/float_layer.h"
+#include "quant/journal.h"
 #include "quant/pipeline.h"
 #include "quant/plain.h"
 #include "quant/writer.h"
@@ -20,6 +21,8 @@ typedef struct {
     nb_samples          samples; /* empty for round to nearest */
     nb_plain            plain;
     nb_writer          *writer;
+    nb_journal         *journal; /* NULL: not a job */
+    bool                in_layer, stop; /* a stop that was asked for inside a layer waits for its end */
     size_t              done, total; /* steps told to progress */
 } nb_job;
 
@@ -30,5 +33,7 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...) __att
 nb_status nb_layer_job_declare(nb_job *job, int layer, nb_error *err);
 /* Read, measure, solve, write, and make the inputs of the next layer. */
 nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err);
+/* The inputs of the next layer from a layer that is already in the writer's folder, as nb_layer_job_run would have made them. */
+nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err);
 
 #endif

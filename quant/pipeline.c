@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 #include "quant/config_out.h"
-#include "quant/layer_job.h"
+#include "quant/resume.h"
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
@@ -32,7 +32,12 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
     size_t done = job->done++;
-    if (job->progress && !job->progress(job->context, done, job->total, what))
+    bool go_on = !job->progress || job->progress(job->context, done, job->total, what);
+    if (!go_on && job->journal && job->in_layer)
+        job->stop = true; /* at the end of the layer, so that it was not in vain */
+    else if (!go_on && job->journal && nb_journal_layers(job->journal))
+        return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; the same command goes on from there", what);
+    else if (!go_on)
         return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
     return NB_OK;
 }
@@ -168,6 +173,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     nb_quantize_report *r = job->report;
     double              start = nb_seconds(), weight = 0;
     if (job->options.method == NB_METHOD_RTN) return NB_OK;
+    job->options.data.embed = true; /* pictures of all samples at once can be larger than everything else */
     NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
     NB_TRY(nb_samples_embed(&job->samples, job->model, err));
     r->samples = job->samples.count;
@@ -180,6 +186,21 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     if (weight == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality", job->options.data.path);
     r->forward_s += nb_seconds() - start;
+    return NB_OK;
+}
+
+static nb_status run_layers(nb_job *job, nb_error *err)
+{
+    int layers = job->model->config.layers, first;
+    NB_TRY(nb_resume_layers(job, &first, err));
+    for (int i = first; i < layers; i++) {
+        job->in_layer = true;
+        NB_TRY(nb_layer_job_run(job, i, err));
+        NB_TRY(nb_resume_record(job, i, err));
+        job->in_layer = false;
+        if (job->stop)
+            return nb_fail(err, NB_ERR_STOPPED, "stopped after layer %d of %d; the same command goes on from there", i + 1, layers);
+    }
     return NB_OK;
 }
 
@@ -199,12 +220,16 @@ static nb_status run(nb_job *job, nb_error *err)
     const nb_quantize_options *o = &job->options;
     NB_TRY(resolve(job, err));
     NB_TRY(check_places(o, err));
-    NB_TRY(nb_writer_new(&job->writer, o->out_dir, o->shard_size, o->force, err));
+    if (o->job) NB_TRY(nb_journal_open(&job->journal, o->out_dir, !o->anew, err));
+    bool resumes = job->journal && nb_journal_layers(job->journal);
+    NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
+    NB_TRY(nb_resume_check_model(job, err));
     NB_TRY(plan_output(job, err));
     NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));
     NB_TRY(load_samples(job, err));
-    for (int i = 0; i < job->model->config.layers; i++) NB_TRY(nb_layer_job_run(job, i, err));
+    NB_TRY(nb_resume_check_data(job, err));
+    NB_TRY(run_layers(job, err));
     NB_TRY(nb_job_step(job, err, "the other tensors and files"));
     return write_rest(job, err);
 }
@@ -216,8 +241,10 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     nb_job job = {.ops = ops, .options = *options, .progress = progress, .context = context, .report = report};
     memset(report, 0, sizeof *report);
     nb_status status = run(&job, err);
+    if (job.writer && job.journal && nb_journal_layers(job.journal)) nb_writer_keep(job.writer);
     nb_writer_free(job.writer);
     nb_samples_free(&job.samples);
+    nb_journal_close(job.journal, status == NB_OK);
     nb_model_close(job.model);
     nb_adapters_free(job.adapters);
     report->seconds = nb_seconds() - start;

@@ -36,6 +36,8 @@ typedef struct {
     nb_samples_options data;         /* path NULL: only RTN */
     uint64_t    shard_size;
     bool        force;
+    bool        job;                 /* journal in OUT.job/: an interrupted run goes on when it is repeated */
+    bool        anew;                /* ... but not this time */
     const char *recipe_json;         /* written as recipe.json */
 } nb_quantize_options;
 
@@ -59,7 +61,8 @@ typedef struct {
 } nb_quantize_report;
 void nb_quantize_report_free(nb_quantize_report *r);
 
-/* Called as work advances: done of total steps, what is being done.  Return false to stop (NB_ERR_STOPPED, nothing left). */
+/* Called as work advances: done of total steps, what is being done.  Return false to stop: NB_ERR_STOPPED, and nothing
+ * left, or with a job, once a layer is finished, what the same request goes on from. */
 typedef bool nb_progress(void *context, size_t done, size_t total, const char *what);
 
 nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,

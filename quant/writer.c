@@ -7,7 +7,8 @@
  * too small is told in the first second.  Inside a shard tensors lie by falling element size and then by name, and the header
  * is padded to 8 bytes: every tensor is aligned.
  *
- * It does not resume and does not hash.
+ * A writer that resumes keeps shards whose size and header are those of the plan.  Which of their tensors are good is for the
+ * caller to know (journal.h).
  */
 #include "quant/writer.h"
 
@@ -21,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "runtime/io/file.h"
 #include "runtime/io/safetensors.h"
@@ -47,7 +49,7 @@ typedef struct {
 struct nb_writer {
     char       *out, *partial; /* OUT and OUT.partial */
     uint64_t    shard_size, bytes;
-    bool        force, made, committed, planned;
+    bool        force, made, committed, planned, resumes, keep;
     int         lock;          /* OUT.partial, held by flock */
     out_tensor *tensors;       /* in the order of declaration; by name once planned */
     size_t      count, capacity;
@@ -120,6 +122,12 @@ static nb_status lock_partial(nb_writer *w, nb_error *err)
 static nb_status make_partial(nb_writer *w, nb_error *err)
 {
     struct stat st;
+    if (lstat(w->partial, &st) == 0 && w->resumes) {
+        NB_TRY(lock_partial(w, err));
+        NB_TRY(check_replaceable(w->partial, err));
+        w->made = true; /* ours from here on */
+        return NB_OK;
+    }
     if (lstat(w->partial, &st) == 0) { /* what a killed run left */
         NB_TRY(lock_partial(w, err));
         NB_TRY(check_replaceable(w->partial, err));
@@ -132,7 +140,7 @@ static nb_status make_partial(nb_writer *w, nb_error *err)
     return lock_partial(w, err);
 }
 
-nb_status nb_writer_new(nb_writer **out, const char *directory, uint64_t shard_size, bool force, nb_error *err)
+static nb_status writer_new(nb_writer **out, const char *directory, uint64_t shard_size, bool force, bool resumes, nb_error *err)
 {
     *out = NULL;
     size_t n = strlen(directory);
@@ -145,6 +153,7 @@ nb_status nb_writer_new(nb_writer **out, const char *directory, uint64_t shard_s
     w->fd = w->lock = -1;
     w->shard_size = shard_size;
     w->force = force;
+    w->resumes = resumes;
     w->out = strndup(directory, n);
     if (asprintf(&w->partial, "%.*s.partial", (int)n, directory) < 0) w->partial = NULL;
     nb_status status = w->out && w->partial ? check_out(w->out, force, err)
@@ -157,11 +166,26 @@ nb_status nb_writer_new(nb_writer **out, const char *directory, uint64_t shard_s
     return status;
 }
 
+nb_status nb_writer_new(nb_writer **out, const char *directory, uint64_t shard_size, bool force, nb_error *err)
+{
+    return writer_new(out, directory, shard_size, force, false, err);
+}
+
+nb_status nb_writer_resume(nb_writer **out, const char *directory, uint64_t shard_size, bool force, nb_error *err)
+{
+    return writer_new(out, directory, shard_size, force, true, err);
+}
+
+void nb_writer_keep(nb_writer *w)
+{
+    w->keep = true;
+}
+
 void nb_writer_free(nb_writer *w)
 {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
-    if (w->made && !w->committed) nb_remove_folder(w->partial, NULL);
+    if (w->made && !w->committed && !w->keep) nb_remove_folder(w->partial, NULL);
     if (w->lock >= 0) close(w->lock);
     for (size_t i = 0; i < w->count; i++) free(w->tensors[i].name);
     free(w->tensors);
@@ -261,6 +285,22 @@ static nb_status need_disk(const nb_writer *w, uint64_t bytes, nb_error *err)
     return nb_fail(err, NB_ERR_BUDGET, "%s: %.0f bytes are needed and %.0f are free on its disk", w->out, need, free_bytes);
 }
 
+/* Whether a file has the size and the header of a shard; its tensors may be anything. */
+static bool shard_stands(const char *path, const uint8_t size[8], const nb_buf *header, uint64_t total)
+{
+    uint64_t have;
+    int      fd;
+    char    *found = NULL;
+    nb_error ignored;
+    if (nb_open_regular(&fd, &have, path, &ignored)) return false;
+    bool same = have == total && (found = malloc(8 + header->size)) != NULL &&
+                nb_read_at(fd, found, 8 + header->size, 0, path, &ignored) == NB_OK && !memcmp(found, size, 8) &&
+                !memcmp(found + 8, header->data, header->size);
+    free(found);
+    close(fd);
+    return same;
+}
+
 /* Create a shard at its full size with its header in place. */
 static nb_status create_shard(nb_writer *w, const out_shard *s, const nb_buf *header, nb_error *err)
 {
@@ -270,6 +310,11 @@ static nb_status create_shard(nb_writer *w, const out_shard *s, const nb_buf *he
     uint8_t   size[8];
     nb_status status = NB_OK;
     for (int i = 0; i < 8; i++) size[i] = (uint8_t)(n >> 8 * i);
+    if (w->resumes && shard_stands(path, size, header, total)) {
+        free(path);
+        return NB_OK;
+    }
+    if (w->resumes) unlink(path);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) status = fail_errno(err, path, "cannot create it");
     /* Not every file system can allocate ahead; a size alone is the next best, and a full disk is then found on the way. */
@@ -284,7 +329,7 @@ static nb_status create_shard(nb_writer *w, const out_shard *s, const nb_buf *he
 
 static nb_status create_shards(nb_writer *w, out_tensor **placed, nb_error *err)
 {
-    nb_status status = need_disk(w, w->bytes, err);
+    nb_status status = w->resumes ? NB_OK : need_disk(w, w->bytes, err); /* what stands is allocated */
     for (size_t i = 0; i < w->shard_count && !status; i++) {
         nb_buf header = {0};
         write_header(&header, placed, w->shards[i].count);
@@ -297,20 +342,18 @@ static nb_status create_shards(nb_writer *w, out_tensor **placed, nb_error *err)
     return status;
 }
 
-nb_status nb_writer_plan(nb_writer *w, nb_error *err)
+/* Side files that a dead run wrote, and shards of another plan. */
+static nb_status remove_others(const nb_writer *w, nb_error *err)
 {
-    NB_TRY(fill_shards(w, err));
-    if (w->count) qsort(w->tensors, w->count, sizeof *w->tensors, by_name); /* tensors are found by name from here on */
-    for (size_t i = 1; i < w->count; i++)
-        if (!strcmp(w->tensors[i - 1].name, w->tensors[i].name))
-            return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was declared twice", w->out, w->tensors[i].name);
-    out_tensor **placed;
-    NB_TRY(nb_alloc(&placed, w->count + 1, sizeof *placed, "tensors to write", err));
-    for (size_t i = 0; i < w->count; i++) placed[i] = &w->tensors[i];
-    if (w->count) qsort(placed, w->count, sizeof *placed, by_place);
-    nb_status status = create_shards(w, placed, err);
-    free(placed);
-    w->planned = !status;
+    DIR *dir = opendir(w->partial);
+    if (!dir) return fail_errno(err, w->partial, "cannot list it");
+    nb_status status = NB_OK;
+    for (const struct dirent *e; !status && (e = readdir(dir));) {
+        bool stays = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+        for (size_t i = 0; i < w->shard_count && !stays; i++) stays = !strcmp(e->d_name, w->shards[i].name);
+        if (!stays && unlinkat(dirfd(dir), e->d_name, 0)) status = fail_errno(err, w->partial, "cannot remove what a dead run left");
+    }
+    closedir(dir);
     return status;
 }
 
@@ -412,12 +455,73 @@ nb_status nb_writer_copy(nb_writer *w, const char *from_directory, const char *n
     return status;
 }
 
+static nb_status hash_tensor(XXH64_state_t *state, const out_tensor *t, int fd, const char *path, void *chunk, size_t size, nb_error *err)
+{
+    for (uint64_t at = 0; at < t->bytes; at += size) {
+        size_t n = t->bytes - at < size ? (size_t)(t->bytes - at) : size;
+        NB_TRY(nb_read_at(fd, chunk, n, t->offset + at, path, err));
+        XXH64_update(state, chunk, n);
+    }
+    return NB_OK;
+}
+
+static nb_status hash_tensors(nb_writer *w, XXH64_state_t *state, const char *prefix, uint64_t *bytes, void *chunk, size_t size,
+                              nb_error *err)
+{
+    nb_status status = NB_OK;
+    for (size_t i = 0; i < w->count && !status; i++) {
+        const out_tensor *t = &w->tensors[i];
+        int               fd = -1;
+        if (strncmp(t->name, prefix, strlen(prefix))) continue;
+        char *path = nb_path_join(w->partial, w->shards[t->shard].name);
+        status = path ? nb_open_regular(&fd, NULL, path, err) : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", w->out);
+        if (!status) status = hash_tensor(state, t, fd, path, chunk, size, err);
+        if (fd >= 0) close(fd);
+        free(path);
+        *bytes += t->bytes;
+    }
+    return status;
+}
+
+nb_status nb_writer_hash(nb_writer *w, const char *prefix, uint64_t *bytes, uint64_t *hash, nb_error *err)
+{
+    const size_t size = 1 << 20;
+    void        *chunk;
+    *bytes = *hash = 0;
+    NB_TRY(close_shard(w, err));
+    NB_TRY(nb_alloc(&chunk, 1, size, "a chunk to hash", err));
+    XXH64_state_t *state = XXH64_createState();
+    nb_status      status = state ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", w->out);
+    if (!status) {
+        XXH64_reset(state, 0);
+        status = hash_tensors(w, state, prefix, bytes, chunk, size, err);
+        *hash = XXH64_digest(state);
+    }
+    XXH64_freeState(state);
+    free(chunk);
+    return status;
+}
+
+void nb_writer_take(nb_writer *w, const char *prefix)
+{
+    for (size_t i = 0; i < w->count; i++)
+        if (!strncmp(w->tensors[i].name, prefix, strlen(prefix))) {
+            w->tensors[i].done = w->tensors[i].bytes;
+            w->tensors[i].written = true;
+        }
+}
+
+const char *nb_writer_partial(const nb_writer *w)
+{
+    return w->partial;
+}
+
 uint64_t nb_writer_bytes(const nb_writer *w)
 {
     return w->bytes;
 }
 
-/* ---- committing -------------------------------------------------------------------------------------------------------- */
+/* ---- the plan becomes files ------------------------------------------------------------------------------------------- */
 
 static nb_status write_index(nb_writer *w, nb_error *err)
 {
@@ -435,6 +539,27 @@ static nb_status write_index(nb_writer *w, nb_error *err)
     nb_buf_free(&b);
     return status;
 }
+
+nb_status nb_writer_plan(nb_writer *w, nb_error *err)
+{
+    NB_TRY(fill_shards(w, err));
+    if (w->resumes) NB_TRY(remove_others(w, err));
+    if (w->count) qsort(w->tensors, w->count, sizeof *w->tensors, by_name); /* tensors are found by name from here on */
+    for (size_t i = 1; i < w->count; i++)
+        if (!strcmp(w->tensors[i - 1].name, w->tensors[i].name))
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was declared twice", w->out, w->tensors[i].name);
+    out_tensor **placed;
+    NB_TRY(nb_alloc(&placed, w->count + 1, sizeof *placed, "tensors to write", err));
+    for (size_t i = 0; i < w->count; i++) placed[i] = &w->tensors[i];
+    if (w->count) qsort(placed, w->count, sizeof *placed, by_place);
+    nb_status status = create_shards(w, placed, err);
+    free(placed);
+    if (!status && w->shard_count > 1) status = write_index(w, err);
+    w->planned = !status;
+    return status;
+}
+
+/* ---- committing -------------------------------------------------------------------------------------------------------- */
 
 /* OUT.partial becomes OUT.  An old OUT changes places with it in one step, or, where the file system cannot, is moved aside
  * first; it is removed only after the new one stands. */
@@ -474,7 +599,6 @@ nb_status nb_writer_commit(nb_writer *w, nb_error *err)
             return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was declared and never written whole", w->out, w->tensors[i].name);
     if (!w->planned) return nb_fail(err, NB_ERR_ARGUMENT, "%s: nothing was planned", w->out);
     NB_TRY(close_shard(w, err));
-    if (w->shard_count > 1) NB_TRY(write_index(w, err));
     NB_TRY(nb_fsync_folder(w->partial, err));
     NB_TRY(put_in_place(w, err));
     char     *parent = nb_path_folder(w->out);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "quant/pipeline.h"
+#include "quant/plan.h"
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
@@ -28,10 +28,12 @@ typedef struct {
     int         method, bits, format, act_order, propagate, data_format;
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force;
+    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
     const char *data, *dataset_info, *modality_weights;
     nb_strings  lora;
-    uint64_t    shard_size;
+    uint64_t    shard_size, max_ram;
+    const char *spool;
+    int64_t     spool_zstd;
 } options;
 
 /* The order of the choices below. */
@@ -129,6 +131,18 @@ static const nb_arg quantize_args[] = {
     {.name = "propagate", .type = NB_ARG_CHOICE, AT(propagate), .choices = "quantized|original", .text = "quantized",
      .shown = "quantized for gptq, original otherwise", .group = "GPTQ", .advanced = true,
      .help = "what the next layer's inputs come from"},
+
+    {.name = "dry-run", .type = NB_ARG_BOOL, AT(dry_run), .group = "Resources", .transient = true,
+     .help = "only say what the run would take: memory, disk, size of the result"},
+    {.name = "max-ram", .aliases = "max-memory", .type = NB_ARG_SIZE, AT(max_ram), .min = 1, .max = 9e15, .group = "Resources",
+     .transient = true,
+     .help = "memory to stay within; calibration data goes to disk when it has to, and what cannot fit is refused at once"},
+    {.name = "no-resume", .type = NB_ARG_BOOL, AT(no_resume), .group = "Resources", .transient = true,
+     .help = "start anew where an interrupted run left finished layers"},
+    {.name = "spool", .type = NB_ARG_STRING, AT(spool), .metavar = "DIR", .shown = "OUT.job when --max-ram asks for it",
+     .group = "Resources", .advanced = true, .transient = true, .help = "keep hidden states of the calibration data there, on disk"},
+    {.name = "spool-zstd", .type = NB_ARG_INT, AT(spool_zstd), .min = 1, .max = 19, .text = "3", .group = "Resources",
+     .advanced = true, .transient = true, .help = "compression level of the spool"},
 };
 #undef AT
 
@@ -271,8 +285,12 @@ static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
     q->data.seq_len = (size_t)opt->seq_len;
     q->data.shuffle = opt->shuffle;
     q->data.seed = (uint64_t)opt->seed;
+    q->data.spool = opt->spool;
+    q->data.spool_level = (int)opt->spool_zstd;
     q->shard_size = opt->shard_size;
     q->force = opt->force;
+    q->job = true;
+    q->anew = opt->no_resume;
     NB_TRY(parse_weights(q->modality_weights, opt->modality_weights, err));
     return nb_media_prompt_options(&q->data.prompt, &opt->media, NULL, err);
 }
@@ -438,6 +456,88 @@ static nb_status print_report(const nb_quantize_report *r, const options *opt, c
     return s;
 }
 
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+
+static void json_plan(const nb_plan *p, bool spool, nb_buf *out)
+{
+    nb_emit e = nb_emit_start(out, true);
+    const struct { const char *name; uint64_t value; } rows[] = {
+        {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"disk_spool", spool ? p->disk_spool : 0},
+        {"output", p->output}, {"fixed", p->fixed}, {"model", p->model}, {"layer", p->layer}, {"packed", p->packed},
+        {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture},
+        {"tensor", p->tensor}, {"tokens", p->tokens}, {"hidden", p->hidden},
+    };
+    nb_emit_open(&e, NULL, '{');
+    nb_emit_bool(&e, "spool", spool);
+    for (size_t i = 0; i < NB_COUNT(rows); i++) nb_emit_int(&e, rows[i].name, (int64_t)rows[i].value);
+    nb_emit_close(&e);
+}
+
+static void plan_line(nb_buf *out, const char *what, uint64_t bytes)
+{
+    char text[32];
+    nb_human_bytes(text, (double)bytes);
+    nb_buf_printf(out, "  %-44s %10s\n", what, text);
+}
+
+static void text_plan(const nb_plan *p, bool spool, const options *opt, nb_buf *out)
+{
+    bool rtn = methods[opt->method] == NB_METHOD_RTN;
+    nb_buf_printf(out, "%s: what it takes at most\n", opt->out);
+    plan_line(out, "embedding, head, vision tower", p->model);
+    plan_line(out, "a layer, as read and as floats", p->layer);
+    if (!rtn) {
+        plan_line(out, "the same, packed to run", p->packed);
+        plan_line(out, "Gram matrices", p->statistics);
+        plan_line(out, "activations of a batch", p->batch);
+        plan_line(out, "embedding a conversation with pictures", p->picture);
+        if (p->hidden != NB_PLAN_UNKNOWN) plan_line(out, spool ? "hidden states (on disk)" : "hidden states", p->hidden);
+    }
+    plan_line(out, "work space of the solver", p->solver);
+    plan_line(out, "program and tokenizer", p->fixed);
+    if (spool || p->ram != NB_PLAN_UNKNOWN)
+        plan_line(out, "peak memory", spool ? p->ram_spool : p->ram);
+    else
+        nb_buf_str(out, "  peak memory: not known without --samples\n");
+    if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
+    if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
+    plan_line(out, "size of the result", p->output);
+}
+
+static nb_status print_plan(const nb_plan *p, bool spool, const options *opt, nb_error *err)
+{
+    nb_buf out = {0};
+    if (nb_json_wanted())
+        json_plan(p, spool, &out);
+    else
+        text_plan(p, spool, opt, &out);
+    nb_status s = nb_print(&out, err);
+    nb_buf_free(&out);
+    return s;
+}
+
+/* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
+static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const options *opt, int threads, nb_error *err)
+{
+    bool   spool;
+    size_t n = strlen(opt->out);
+    char   text[32];
+    NB_TRY(nb_plan_make(plan, q, threads, err));
+    NB_TRY(nb_plan_fit(plan, opt->max_ram, &spool, err));
+    if (!opt->max_ram) return NB_OK;
+    nb_human_bytes(text, (double)(spool || q->data.spool ? plan->ram_spool : plan->ram));
+    nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
+            spool ? "; hidden states go to disk" : "");
+    if (!spool || q->data.spool) return NB_OK;
+    while (n > 1 && opt->out[n - 1] == '/') n--;
+    if (asprintf(folder, "%.*s.job", (int)n, opt->out) < 0) {
+        *folder = NULL;
+        return nb_fail(err, NB_ERR_MEMORY, "--spool: out of memory");
+    }
+    q->data.spool = *folder;
+    return NB_OK;
+}
+
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static bool on_progress(void *context, size_t done, size_t total, const char *what)
@@ -455,6 +555,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_buf              recipe = {0};
     nb_meter            meter;
     nb_lora            *loras = NULL;
+    nb_plan             plan;
+    char               *spool = NULL;
     nb_status           s = settle(args, opt, err);
     if (s == NB_OK) s = check(opt, err);
     if (s == NB_OK) s = settle_pixels(args, opt, err);
@@ -462,7 +564,10 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
-    if (s == NB_OK) {
+    if (s == NB_OK && (opt->dry_run || opt->max_ram))
+        s = settle_memory(&plan, &q, &spool, opt, nb_pool_threads(session.pool), err);
+    if (s == NB_OK && opt->dry_run) s = print_plan(&plan, q.data.spool != NULL, opt, err);
+    if (s == NB_OK && !opt->dry_run) {
         q.recipe_json = recipe.data;
         q.loras = loras;
         q.lora_count = (size_t)opt->lora.count;
@@ -470,10 +575,11 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
-    if (s == NB_OK) s = print_report(&report, opt, args, recipe.data, err);
+    if (s == NB_OK && !opt->dry_run) s = print_report(&report, opt, args, recipe.data, err);
     nb_quantize_report_free(&report);
     free_loras(loras, opt->lora.count);
     nb_buf_free(&recipe);
+    free(spool);
     nb_session_close(&session);
     return s;
 }
@@ -486,8 +592,9 @@ const nb_command nb_command_quantize = {
              "or int8; the vision tower, embedding and head stay as they are. The result loads here, in vLLM, SGLang "
              "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
              "padded.\n\n"
-             "DIR appears when it is complete; a run that fails or is stopped leaves nothing. It holds a recipe.json "
-             "that repeats the run.",
+             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves its finished "
+             "layers in DIR.partial and DIR.job, and the same command goes on from there. DIR holds a recipe.json that "
+             "repeats the run.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",

@@ -196,8 +196,8 @@ static nb_status stands_in(const char *directory, const char *name, bool *yes, n
     return NB_OK;
 }
 
-/* The directory must exist, be one, and be finished. */
-static nb_status check_directory(const char *path, nb_error *err)
+/* The directory must exist, be one, and, unless its writer asks, be finished. */
+static nb_status check_directory(const char *path, bool finished, nb_error *err)
 {
     if (!nb_file_exists(path)) {
         if (errno != ENOENT && errno != ENOTDIR)
@@ -209,7 +209,7 @@ static nb_status check_directory(const char *path, nb_error *err)
                        path);
     char *real = realpath(path, NULL);
     if (!real) return nb_fail(err, NB_ERR_IO, "%s: cannot be resolved: %s", path, strerror(errno));
-    bool unfinished = ends_with(real, ".partial");
+    bool unfinished = finished && ends_with(real, ".partial");
     free(real);
     if (unfinished)
         return nb_fail(err, NB_ERR_INPUT, "%s: is an unfinished checkpoint: let the command that was writing it finish",
@@ -217,10 +217,10 @@ static nb_status check_directory(const char *path, nb_error *err)
     return NB_OK;
 }
 
-nb_status nb_checkpoint_open(nb_checkpoint **out, const char *directory, nb_error *err)
+static nb_status open_directory(nb_checkpoint **out, const char *directory, bool finished, nb_error *err)
 {
     *out = NULL;
-    NB_TRY(check_directory(directory, err));
+    NB_TRY(check_directory(directory, finished, err));
     nb_checkpoint *c;
     NB_TRY(nb_alloc(&c, 1, sizeof *c, "a checkpoint", err));
     c->path          = nb_strdup(directory);
@@ -239,6 +239,16 @@ nb_status nb_checkpoint_open(nb_checkpoint **out, const char *directory, nb_erro
     }
     *out = c;
     return NB_OK;
+}
+
+nb_status nb_checkpoint_open(nb_checkpoint **out, const char *directory, nb_error *err)
+{
+    return open_directory(out, directory, true, err);
+}
+
+nb_status nb_checkpoint_open_unfinished(nb_checkpoint **out, const char *directory, nb_error *err)
+{
+    return open_directory(out, directory, false, err);
 }
 
 void nb_checkpoint_close(nb_checkpoint *c)

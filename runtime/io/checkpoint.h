@@ -30,6 +30,8 @@ typedef struct nb_checkpoint nb_checkpoint;
 /* Opens and validates all headers; checks the index against the shards (missing files, tensors in the wrong shard, path
  * tricks).  Weights are not read. */
 nb_status       nb_checkpoint_open(nb_checkpoint **out, const char *directory, nb_error *err);
+/* The same for whoever is writing it: a name that ends with .partial is no error, and tensors may not be there yet. */
+nb_status       nb_checkpoint_open_unfinished(nb_checkpoint **out, const char *directory, nb_error *err);
 void            nb_checkpoint_close(nb_checkpoint *c);
 const char     *nb_checkpoint_path(const nb_checkpoint *c);
 nb_layout       nb_checkpoint_layout(const nb_checkpoint *c);

@@ -357,6 +357,31 @@ static uint64_t hash_folder(const char *name)
     return sum;
 }
 
+/* Hidden states on disk, in chunks of any size, against hidden states in memory: the same files. */
+static void spool_changes_nothing(void **state)
+{
+    (void)state;
+    static const size_t chunks[] = {0, 0, 1000};
+    for (int method = NB_METHOD_AWQ; method <= NB_METHOD_GPTQ; method++) {
+        uint64_t hash[NB_COUNT(chunks)];
+        for (size_t i = 0; i < NB_COUNT(chunks); i++) {
+            nb_error            err;
+            nb_quantize_report  r;
+            nb_quantize_options o = request((nb_method)method, "out");
+            o.awq_points = 2;
+            o.propagate_quantized = method == NB_METHOD_AWQ; /* both ways to the next layer */
+            o.data.spool = i ? in_folder("spool") : NULL;
+            o.data.spool_chunk = chunks[i];
+            OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
+            nb_quantize_report_free(&r);
+            hash[i] = hash_folder("out");
+            drop("out");
+            assert_false(nb_file_exists(in_folder("spool")));
+            if (i) assert_true(hash[i] == hash[0]);
+        }
+    }
+}
+
 static void threads_change_nothing(void **state)
 {
     (void)state;
@@ -649,6 +674,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rtn_holds_the_codes), cmocka_unit_test(solvers_beat_rounding),
         cmocka_unit_test(each_site_is_solved_on_what_reaches_it), cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(spool_changes_nothing),
         cmocka_unit_test(folding_is_neutral),  cmocka_unit_test(stopping_leaves_nothing), cmocka_unit_test(bad_requests),
         cmocka_unit_test(bad_values),          cmocka_unit_test(formats_are_resolved),
     };

@@ -283,6 +283,29 @@ static void test_quantize(void **state)
     assert_int_equal(PROGRAM(NULL, "inspect", second), 0);
     holds(printed[0], "gptq, 8 bits, groups of 128, symmetric");
     assert_int_equal(PROGRAM(NULL, "run", second, "-p", "Hello", "-n", "3"), 0);
+    OK(nb_remove_folder(second, &err), &err);
+
+    /* The plan, and a budget: too small is refused with what would do; that much is enough, with the same bytes. */
+    char least[32], job[240];
+    snprintf(job, sizeof job, "%s.job", second);
+    assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--dry-run", "--json", "-t", "1"), 0);
+    OK(nb_json_parse(&tree, printed[0], strlen(printed[0]), "plan", &err), &err);
+    snprintf(least, sizeof least, "%.0f", nb_json_find(tree, "ram_least")->valuedouble);
+    assert_true(nb_json_find(tree, "ram")->valuedouble > nb_json_find(tree, "ram_least")->valuedouble);
+    assert_int_equal(nb_json_find(tree, "output")->valuedouble > 1e6, 1);
+    cJSON_Delete(tree);
+    assert_false(nb_is_directory(second));
+    assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--max-ram", "1MB", "-t", "1"), 4);
+    holds(printed[1], least);
+    assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--max-ram", least, "-t", "1"), 0);
+    holds(printed[1], "hidden states go to disk");
+    assert_false(nb_is_directory(job));
+    OK(nb_file_read(&a, weights[0], 1 << 30, &err), &err);
+    OK(nb_file_read(&b, weights[1], 1 << 30, &err), &err);
+    assert_int_equal(a.size, b.size);
+    assert_memory_equal(a.data, b.data, a.size);
+    nb_buf_free(&a);
+    nb_buf_free(&b);
     OK(nb_remove_folder(first, &err), &err);
     OK(nb_remove_folder(second, &err), &err);
 }

@@ -1,0 +1,207 @@
+/* plan.c - adding up what pipeline.c, layer_job.c and the solvers allocate, before any of it is allocated.
+ *
+ * The work has four phases, of which only one is in memory at a time: opening the model, embedding the conversations, the layers,
+ * and copying what stays float.  The peak is the largest of them, on top of what stays.  Sums that depend on the data are bounded
+ * by the flags, so a real run takes less; none takes more, which test_quant_plan.c and a measured run check.
+ *
+ * It speaks of the memory of the host.  On a GPU the packed matrices and activations are elsewhere and the host takes less.
+ */
+#include "quant/plan.h"
+
+#include <string.h>
+
+#include "quant/float_layer.h"
+
+enum {
+    FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
+    THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
+    HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
+    VISION_ROWS = 1024,          /* of the wide inner layer at a time */
+    TILE_ROWS = 64,              /* not less than those of gptq.c and awq_clip.c */
+};
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Sizes of a model whose header was checked: products of a few ints that stand for bytes that exist, or nearly. */
+static uint64_t product(int a, int b, uint64_t size)
+{
+    return (uint64_t)a * (uint64_t)b * size;
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+static uint64_t times(uint64_t a, uint64_t b)
+{
+    uint64_t r;
+    return __builtin_mul_overflow(a, b, &r) ? UINT64_MAX : r;
+}
+
+/* ---- the model --------------------------------------------------------------------------------------------------- */
+
+static bool in_layer(const char *name)
+{
+    return !strncmp(name, "model.layers.", 13);
+}
+
+/* Bytes of the seven matrices of the result, as layer_job.c declares them. */
+static uint64_t linears_out(const nb_quantize_options *o, const nb_float_layer *f)
+{
+    bool     g_idx = o->format != NB_FORMAT_AWQ || o->grid.bits != 4 || o->grid.group == 0; /* AWQ cannot hold these */
+    uint64_t bytes = 0, bits = (uint64_t)o->grid.bits;
+    for (int i = 0; i < NB_LINEARS; i++) {
+        uint64_t n = (uint64_t)f->n[i], k = (uint64_t)f->k[i], group = o->grid.group > 0 ? (uint64_t)o->grid.group : k;
+        uint64_t groups = (k + group - 1) / group;
+        bytes += n * k * bits / 8 + groups * n * bits / 8 + groups * n * 2 + (g_idx ? 4 * k : 0);
+    }
+    return bytes;
+}
+
+static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *config)
+{
+    const nb_plain plain = {.f16 = true}; /* one value beyond f16 makes an f32 checkpoint twice as large; known only when read */
+    for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
+        const nb_entry  *e = nb_checkpoint_at(c, i);
+        const nb_tensor *t = e->tensor;
+        if (nb_plain_skips(config, e->name)) continue;
+        p->output = add(p->output, times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype))));
+        if (in_layer(e->name)) continue;
+        p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
+        p->tensor = larger(p->tensor, t->bytes);
+    }
+}
+
+/* ---- a layer ----------------------------------------------------------------------------------------------------- */
+
+/* The largest float type among the matrices of the layers. */
+static uint64_t float_size(const nb_checkpoint *c)
+{
+    uint64_t size = 2;
+    for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
+        const nb_entry *e = nb_checkpoint_at(c, i);
+        if (in_layer(e->name)) size = larger(size, nb_dtype_size(e->tensor->dtype));
+    }
+    return size;
+}
+
+static uint64_t gram_bytes(int k)
+{
+    return product(k, k, sizeof(double));
+}
+
+/* Work space of a solver for one matrix [n, k], its Gram matrix not counted. */
+static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int threads)
+{
+    uint64_t matrix = product(n, k, 1), block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads;
+    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k);
+    uint64_t codes = 2 * matrix; /* and as much again for scales, in groups of 8 */
+    switch (o->method) {
+    case NB_METHOD_GPTQ: /* the factor, weights in work, a block of the factor, the plain rounding to compare with, tiles */
+        return gram_bytes(k) + 4 * matrix + 8 * block * (uint64_t)k + codes +
+               lanes * 8 * (2 * block * TILE_ROWS + (uint64_t)k);
+    case NB_METHOD_AWQ:  /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before
+                          * clipping, and the parts of the Gram matrix of a group */
+        return product(k, k, 4) + 3 * 4 * matrix + lanes * 4 * (group + 2 * TILE_ROWS) * group;
+    case NB_METHOD_RTN: break;
+    }
+    return codes;
+}
+
+static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, int threads)
+{
+    uint64_t weights = 0, all = 0, largest = 0;
+    for (int i = 0; i < NB_LINEARS; i++) {
+        weights += product(f->n[i], f->k[i], 1);
+        p->solver = larger(p->solver, solver_bytes(o, f->n[i], f->k[i], threads));
+    }
+    for (int site = 0; site < NB_SITES; site++) {
+        uint64_t gram = gram_bytes(f->k[nb_site_first[site]]);
+        all += gram;
+        largest = larger(largest, gram);
+    }
+    p->layer = weights * (float_bytes + sizeof(float) + 1) + weights / 4; /* scales and zeros of groups of 32 */
+    if (o->method == NB_METHOD_RTN) return;
+    p->packed = weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
+    p->statistics = o->method == NB_METHOD_GPTQ && o->true_sequential ? largest : all;
+}
+
+/* ---- the data ---------------------------------------------------------------------------------------------------- */
+
+static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
+{
+    uint64_t hidden = (uint64_t)c->hidden, inner = (uint64_t)c->intermediate, head = (uint64_t)c->head_dim;
+    uint64_t q = (uint64_t)c->heads * head, kv = (uint64_t)c->kv_heads * head;
+    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions;
+    uint64_t rows = larger(longest, NB_SAMPLES_ROWS);
+    /* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V, pages of 32 tokens begun by every sample */
+    uint64_t row = 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
+    p->batch = add(times(rows, row), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
+    p->batch = add(p->batch, times(longest, 4 * hidden)); /* one sample on its way to or from the spool */
+
+    /* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
+    uint64_t patches = times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge), dim = (uint64_t)c->v_dim;
+    uint64_t pixels = (uint64_t)c->v_channels * (uint64_t)c->v_temporal * (uint64_t)c->v_patch * (uint64_t)c->v_patch;
+    uint64_t wide = larger((uint64_t)c->v_inner, dim * (uint64_t)c->v_merge * (uint64_t)c->v_merge);
+    p->picture = add(times(patches, 4 * (2 * pixels + 5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
+    p->picture = add(p->picture, times(longest, 4 * 4 * hidden)); /* visual rows and the embedded prompt, on both sides */
+
+    if (o->data.samples <= 0) return; /* unknown */
+    p->tokens = times((uint64_t)o->data.samples, longest);
+    p->hidden = times(p->tokens, 4 * hidden);
+    p->disk_spool = times(p->hidden, 2);
+}
+
+/* ---- the peak ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t peak(const nb_plan *p, uint64_t hidden)
+{
+    uint64_t layers = p->layer + p->statistics + larger(p->solver, add(p->packed, p->batch));
+    uint64_t phase = larger(larger(p->tensor, add(p->picture, hidden)), add(layers, hidden));
+    return add(p->fixed + p->model, larger(phase, add(p->tensor, hidden)));
+}
+
+nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int threads, nb_error *err)
+{
+    nb_config      config;
+    nb_checkpoint *checkpoint;
+    nb_float_layer shape;
+    nb_buf         notes = {0}; /* the run makes them too */
+    memset(out, 0, sizeof *out);
+    NB_TRY(nb_checkpoint_open(&checkpoint, options->model_dir, err)); /* first: it says best that this is no checkpoint */
+    nb_status status = nb_config_open(&config, options->model_dir, &notes, err);
+    nb_buf_free(&notes);
+    if (!status && config.quant.method != NB_QUANT_NONE)
+        status = nb_fail(err, NB_ERR_INPUT, "%s: is already quantized; give the float checkpoint it was made from", options->model_dir);
+    if (status) {
+        nb_checkpoint_close(checkpoint);
+        return status;
+    }
+    nb_float_layer_shape(&shape, &config, 0);
+    out->fixed = FIXED + (uint64_t)threads * THREAD;
+    add_tensors(out, checkpoint, &config);
+    out->output = add(out->output, times((uint64_t)config.layers, linears_out(options, &shape)));
+    add_layer(out, options, &shape, float_size(checkpoint), threads);
+    nb_checkpoint_close(checkpoint);
+    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
+    out->ram_spool = peak(out, 0);
+    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
+    return NB_OK;
+}
+
+nb_status nb_plan_fit(const nb_plan *p, uint64_t max_ram, bool *spool, nb_error *err)
+{
+    *spool = false;
+    if (!max_ram || (p->ram != NB_PLAN_UNKNOWN && p->ram <= max_ram)) return NB_OK;
+    if (p->ram_spool > max_ram)
+        return nb_fail(err, NB_ERR_BUDGET, "--max-ram %llu is too little: %llu bytes (%.2f GB) are needed with the calibration "
+                       "data on disk%s", (unsigned long long)max_ram, (unsigned long long)p->ram_spool, (double)p->ram_spool / 1e9,
+                       p->batch ? "; a smaller --seq-len needs less" : "");
+    *spool = true;
+    return NB_OK;
+}

@@ -1,0 +1,175 @@
+/* The plan against what is true: the size of the result to the byte, the memory of a real run from above, and hand-computed parts
+ * of the published 2B shape's layer. */
+#include "unit.h"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "quant/plan.h"
+#include "runtime/io/file.h"
+
+static char folder[512], source[1024], chats[1024];
+
+static int make_folder(void **state)
+{
+    (void)state;
+    const char *base = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/nb-plan-XXXXXX", base ? base : P_tmpdir);
+    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
+    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return nb_remove_folder(folder, NULL) == NB_OK ? 0 : -1;
+}
+
+static const char *out_folder(void)
+{
+    static char path[600];
+    snprintf(path, sizeof path, "%s/out", folder);
+    return path;
+}
+
+static nb_quantize_options request(nb_method method, int bits, int group, nb_format format)
+{
+    return (nb_quantize_options){
+        .model_dir = source, .out_dir = out_folder(), .method = method, .grid = {.bits = bits, .group = group, .sym = format != NB_FORMAT_AWQ},
+        .format = format, .awq_points = 2, .awq_clip = true, .damp = 0.01, .damp_max = 1, .block = 128, .true_sequential = true,
+        .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 4, .seq_len = 1024, .dataset = {.need_answer = true}},
+        .shard_size = 4000000, .recipe_json = "{}",
+    };
+}
+
+static void size_of_the_result_is_exact(void **state)
+{
+    (void)state;
+    static const struct { int bits, group; nb_format format; } kinds[] = {
+        {4, 64, NB_FORMAT_AWQ}, {4, 0, NB_FORMAT_AWQ}, {8, 64, NB_FORMAT_AWQ}, {4, 128, NB_FORMAT_GPTQ}, {8, 0, NB_FORMAT_GPTQ},
+        {4, 96, NB_FORMAT_GPTQ}, /* not a divisor: the last group is short */
+    };
+    nb_error err;
+    nb_pool *pool;
+    nb_ops   ops;
+    OK(nb_pool_new(&pool, 2, &err), &err);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    for (size_t i = 0; i < NB_COUNT(kinds); i++) {
+        nb_quantize_options o = request(NB_METHOD_RTN, kinds[i].bits, kinds[i].group, kinds[i].format);
+        nb_quantize_report  r;
+        nb_plan             p;
+        OK(nb_plan_make(&p, &o, 2, &err), &err);
+        OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
+        assert_int_equal(p.output, r.bytes_out);
+        assert_true(p.ram > 0 && p.ram == p.ram_spool && p.hidden == 0);
+        nb_quantize_report_free(&r);
+        OK(nb_remove_folder(o.out_dir, &err), &err);
+    }
+    nb_pool_free(pool);
+}
+
+static void parts_of_the_demo(void **state)
+{
+    (void)state;
+    nb_error            err;
+    nb_plan             p, q;
+    nb_config           c;
+    nb_buf              notes = {0};
+    nb_quantize_options o = request(NB_METHOD_GPTQ, 4, 64, NB_FORMAT_GPTQ);
+    OK(nb_config_open(&c, source, &notes, &err), &err);
+    nb_buf_free(&notes);
+    uint64_t hidden = (uint64_t)c.hidden, inner = (uint64_t)c.intermediate;
+    OK(nb_plan_make(&p, &o, 2, &err), &err);
+    assert_int_equal(p.statistics, inner * inner * 8); /* one site at a time */
+    assert_int_equal(p.tokens, 4 * 1024);
+    assert_int_equal(p.hidden, 4 * 1024 * hidden * 4);
+    assert_int_equal(p.disk_spool, 2 * p.hidden);
+    assert_true(p.solver > inner * inner * 8 + hidden * inner * 4);
+    assert_true(p.ram >= p.ram_spool && p.ram <= p.ram_spool + p.hidden);
+    assert_true(p.ram_spool >= p.fixed + p.model + p.layer + p.statistics + p.solver);
+    o.true_sequential = false;
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
+    o.data.seq_len = 100; /* the batch stays: 1024 rows */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_true(q.picture < p.picture && q.batch <= p.batch);
+    o.data.samples = 0; /* all, however many */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.ram, NB_PLAN_UNKNOWN);
+    assert_int_equal(q.hidden, NB_PLAN_UNKNOWN);
+    assert_true(q.ram_spool > 0);
+    o.data.samples = 2000000000; /* absurd, and no overflow */
+    o.data.seq_len = SIZE_MAX / 2;
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_true(q.ram > (uint64_t)1 << 62 && q.ram_spool > (uint64_t)1 << 62);
+    o.model_dir = folder;
+    FAILS(nb_plan_make(&q, &o, 2, &err), NB_ERR_INPUT, folder, &err);
+}
+
+static void budgets(void **state)
+{
+    (void)state;
+    nb_error err;
+    bool     spool;
+    nb_plan  p = {.ram = 1000, .ram_spool = 600, .batch = 1};
+    OK(nb_plan_fit(&p, 0, &spool, &err), &err);
+    assert_false(spool);
+    OK(nb_plan_fit(&p, 1000, &spool, &err), &err);
+    assert_false(spool);
+    OK(nb_plan_fit(&p, 999, &spool, &err), &err);
+    assert_true(spool);
+    OK(nb_plan_fit(&p, 600, &spool, &err), &err);
+    assert_true(spool);
+    FAILS(nb_plan_fit(&p, 599, &spool, &err), NB_ERR_BUDGET, "600 bytes", &err);
+    p.ram = NB_PLAN_UNKNOWN;
+    OK(nb_plan_fit(&p, 1000000, &spool, &err), &err);
+    assert_true(spool);
+}
+
+/* A run of its own, so that its peak is its own. */
+static void a_run_stays_within_its_plan(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    fprintf(stderr, "SKIP %s: a sanitizer has memory of its own\n", __func__);
+    skip();
+#endif
+    for (int method = NB_METHOD_RTN; method <= NB_METHOD_GPTQ; method++) {
+        nb_error            err;
+        nb_plan             p;
+        nb_quantize_options o = request((nb_method)method, 4, 64, method == NB_METHOD_AWQ ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ);
+        char                spool[600];
+        snprintf(spool, sizeof spool, "%s/spool", folder);
+        o.data.spool = spool;
+        OK(nb_plan_make(&p, &o, 2, &err), &err);
+        fflush(NULL);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            nb_pool           *pool;
+            nb_ops             ops;
+            nb_quantize_report r;
+            if (nb_pool_new(&pool, 2, &err)) _exit(1);
+            nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+            _exit(nb_quantize(&ops, &o, NULL, NULL, &r, &err) != NB_OK);
+        }
+        int           code;
+        struct rusage usage;
+        assert_int_equal(wait4(child, &code, 0, &usage), child);
+        assert_int_equal(code, 0);
+        assert_true((uint64_t)usage.ru_maxrss * 1024 <= p.ram_spool);
+        assert_true((uint64_t)usage.ru_maxrss * 1024 >= p.ram_spool / 20); /* the test means something */
+        OK(nb_remove_folder(o.out_dir, &err), &err);
+        assert_false(nb_file_exists(spool));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(size_of_the_result_is_exact), cmocka_unit_test(parts_of_the_demo), cmocka_unit_test(budgets),
+        cmocka_unit_test(a_run_stays_within_its_plan),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
