@@ -69,6 +69,8 @@ static void places(void **state)
     for (int i = 0; i < 768; i++) sum += nb_video_index(30000, 768, i);
     assert_int_equal(nb_video_index(30000, 768, 602), 23546);
     assert_int_equal(sum, 11519617);
+    assert_int_equal(nb_video_index(10415, 768, 709), 9627);  /* 9626 when counted from the start */
+    assert_int_equal(nb_video_index(12549, 768, 635), 10389); /* 10388 when product and difference are both rounded */
     for (int total = 2; total < 200; total++)
         for (int n = 2; n <= total; n += 2)
             for (int i = 0; i < n; i++) {
