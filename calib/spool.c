@@ -262,8 +262,8 @@ static nb_status read_chunk(nb_spool *s, size_t sample, size_t part, float *valu
     else if (ZSTD_decompressDCtx(s->inflate, s->planes, 4 * n, s->packed + sizeof head, bytes - sizeof head) != 4 * n)
         wrong = "zstd cannot unpack it";
     if (wrong)
-        return nb_fail(err, NB_ERR_INPUT, "%s: chunk %zu of sample %zu (byte %llu) is damaged: %s; start again, with the spool on a disk "
-                       "that keeps what it is given", g->path, part, sample, (unsigned long long)g->start[i], wrong);
+        return nb_fail(err, NB_ERR_IO, "%s: chunk %zu of sample %zu (byte %llu) is damaged: %s; repeat the command, with the spool on a "
+                       "disk that keeps what it is given", g->path, part, sample, (unsigned long long)g->start[i], wrong);
     join_planes(values, s->planes, n);
     return NB_OK;
 }

@@ -17,7 +17,7 @@ nb_status nb_spool_start(nb_spool *s, nb_error *err);
 nb_status nb_spool_put(nb_spool *s, const float *values, size_t count, nb_error *err);
 /* The generation is on disk and becomes the one that is read; the one before it is removed. */
 nb_status nb_spool_finish(nb_spool *s, nb_error *err);
-/* The values of a sample, as many as were put.  A chunk that is not what was written is named (NB_ERR_INPUT). */
+/* The values of a sample, as many as were put.  A chunk that is not what was written is named (NB_ERR_IO). */
 nb_status nb_spool_get(nb_spool *s, size_t sample, float *values, size_t count, nb_error *err);
 /* Bytes of the last complete generation, and of all that were written. */
 uint64_t  nb_spool_bytes(const nb_spool *s);

@@ -142,9 +142,14 @@ static nb_status read_lines(nb_journal *j, nb_error *err)
 
 static nb_status open_file(nb_journal *j, bool resume, nb_error *err)
 {
-    if (mkdir(j->folder, 0777) && errno != EEXIST)
-        return nb_fail(err, errno == ENOENT ? NB_ERR_ARGUMENT : NB_ERR_IO, "%s: cannot create it: %s", j->folder,
-                       errno == ENOENT ? "its folder does not exist; create it first" : strerror(errno));
+    if (mkdir(j->folder, 0777) && errno != EEXIST) {
+        char       *parent = nb_path_folder(j->folder);
+        const char *why = strerror(errno);
+        bool        there = parent && nb_is_directory(parent);
+        free(parent);
+        if (there) return nb_fail(err, NB_ERR_IO, "%s: cannot create it: %s", j->folder, why);
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: cannot create it: its folder does not exist; create it first", j->folder);
+    }
     j->fd = open(j->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (j->fd < 0) return fail_errno(err, j->path, "cannot open it");
     if (flock(j->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) { /* other reasons: a file system without locks */

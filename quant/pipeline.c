@@ -36,7 +36,8 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
     if (!go_on && job->journal && job->in_layer)
         job->stop = true; /* at the end of the layer, so that it was not in vain */
     else if (!go_on && job->journal && nb_journal_layers(job->journal))
-        return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; the same command goes on from there", what);
+        return nb_fail(err, NB_ERR_STOPPED, "%s: stopped before %s; the same command goes on from there",
+                       job->options.out_dir, what);
     else if (!go_on)
         return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
     return NB_OK;
@@ -199,7 +200,8 @@ static nb_status run_layers(nb_job *job, nb_error *err)
         NB_TRY(nb_resume_record(job, i, err));
         job->in_layer = false;
         if (job->stop)
-            return nb_fail(err, NB_ERR_STOPPED, "stopped after layer %d of %d; the same command goes on from there", i + 1, layers);
+            return nb_fail(err, NB_ERR_STOPPED, "%s: stopped after layer %d of %d; the same command goes on from there",
+                           job->options.out_dir, i + 1, layers);
     }
     return NB_OK;
 }
@@ -241,10 +243,12 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     nb_job job = {.ops = ops, .options = *options, .progress = progress, .context = context, .report = report};
     memset(report, 0, sizeof *report);
     nb_status status = run(&job, err);
-    if (job.writer && job.journal && nb_journal_layers(job.journal)) nb_writer_keep(job.writer);
+    /* What the layers found wrong with the input is wrong the next time too. */
+    bool hopeless = status == NB_ERR_INPUT && job.in_layer;
+    if (job.writer && job.journal && nb_journal_layers(job.journal) && !hopeless) nb_writer_keep(job.writer);
     nb_writer_free(job.writer);
     nb_samples_free(&job.samples);
-    nb_journal_close(job.journal, status == NB_OK);
+    nb_journal_close(job.journal, status == NB_OK || hopeless);
     nb_model_close(job.model);
     nb_adapters_free(job.adapters);
     report->seconds = nb_seconds() - start;

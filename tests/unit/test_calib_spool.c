@@ -140,9 +140,9 @@ static void damage_is_named(void **state)
         for (size_t i = 0; i < SAMPLES; i++)
             if (nb_spool_get(s, i, got, sizes[i], &err)) failed++, which = i;
         assert_int_equal(failed, 1);
-        if (at == 0) FAILS(nb_spool_get(s, 0, got, sizes[0], &err), NB_ERR_INPUT, "hidden-0.spool: chunk 0 of sample 0 (byte 0) is", &err);
+        if (at == 0) FAILS(nb_spool_get(s, 0, got, sizes[0], &err), NB_ERR_IO, "hidden-0.spool: chunk 0 of sample 0 (byte 0) is", &err);
         if (at == size - 1)
-            FAILS(nb_spool_get(s, which, got, sizes[which], &err), NB_ERR_INPUT, "chunk 32 of sample 4", &err);
+            FAILS(nb_spool_get(s, which, got, sizes[which], &err), NB_ERR_IO, "chunk 32 of sample 4", &err);
         flip(in_folder("s/hidden-0.spool"), at);
     }
     check_generation(s, 0);
@@ -174,7 +174,7 @@ static void old_chunks_are_not_new_ones(void **state)
     int fd = open(in_folder("s/hidden-1.spool"), O_WRONLY);
     OK(nb_write_all(fd, old.data, old.size / 2, "test", &err), &err); /* the first sample, an old one */
     close(fd);
-    FAILS(nb_spool_get(s, 0, got, 64, &err), NB_ERR_INPUT, "chunk 0 of sample 0 (byte 0) is damaged: it is another chunk", &err);
+    FAILS(nb_spool_get(s, 0, got, 64, &err), NB_ERR_IO, "chunk 0 of sample 0 (byte 0) is damaged: it is another chunk", &err);
     OK(nb_spool_get(s, 1, got, 64, &err), &err);
     nb_buf_free(&old);
     unlink(in_folder("old"));
