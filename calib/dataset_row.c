@@ -469,7 +469,7 @@ static bool has_columns(const cJSON *row, nb_data_form form)
 
 static nb_status make_messages(nb_row *out, row_reader *r, nb_error *err)
 {
-    const cJSON *row = out->row, *list;
+    const cJSON *row = out->row, *list = NULL;
     const char  *column = "the text";
     if (!cJSON_IsObject(row) && !(cJSON_IsArray(row) && r->form == NB_DATA_OPENAI))
         return nb_fail(err, NB_ERR_INPUT, "%s: expected an object with messages", r->where);
