@@ -124,6 +124,17 @@ static nb_status apply_groups(nb_args *args, const cJSON *groups, const char *na
     return NB_OK;
 }
 
+/* AutoAWQ's dict and AutoGPTQ's file do not say whose they are; each has words that only it uses. */
+static const char *unnamed_method(const cJSON *block)
+{
+    static const char *const gptq[] = {"desc_act", "damp_percent", "static_groups", "true_sequential", "act_group_aware"};
+    if (nb_json_find(block, "quant_method") || nb_json_find(block, "method")) return NULL;
+    if (nb_json_find(block, "w_bit") || nb_json_find(block, "q_group_size")) return "awq";
+    for (size_t i = 0; i < NB_COUNT(gptq); i++)
+        if (nb_json_find(block, gptq[i])) return "gptq";
+    return NULL;
+}
+
 static nb_status apply_tree(nb_args *args, const cJSON *tree, const char *name, nb_buf *ignored, nb_error *err)
 {
     const cJSON *inner = cJSON_IsObject(tree) ? nb_json_find(tree, "quantization_config") : NULL;
@@ -132,8 +143,8 @@ static nb_status apply_tree(nb_args *args, const cJSON *tree, const char *name, 
     const cJSON *groups = nb_json_find(block, "config_groups");
     if (groups && !cJSON_IsObject(groups)) return nb_fail(err, NB_ERR_ARGUMENT, "%s: config_groups is not an object", name);
     NB_TRY(check_version(block, name, err));
-    if (nb_json_find(block, "w_bit") && !nb_json_find(block, "quant_method"))
-        NB_TRY(nb_args_suggest(args, "method", "awq", name, err));
+    const char *method = unnamed_method(block);
+    if (method) NB_TRY(nb_args_suggest(args, "method", method, name, err));
     if (groups) NB_TRY(apply_groups(args, groups, name, ignored, err));
     NB_TRY(apply_object(args, block, name, err));
     list_unknown(block, groups, ignored);

@@ -392,6 +392,7 @@ static const struct {
     {"--method awq", "{\"quant_method\": \"gptq\"}", "\"method\": \"awq\"", "", NULL},
     {"", "{\"bits\": 4, \"desc_act\": true, \"damp_percent\": 0.1}", "\"act_order\": \"full\"", "", NULL},
     {"", "{\"bits\": 4, \"desc_act\": true, \"damp_percent\": 0.1}", "\"damp\": 0.1", "", NULL},
+    {"", "{\"bits\": 4, \"desc_act\": false, \"damp_percent\": 0.1}", "\"method\": \"gptq\"", "", NULL},
     {"", "{\"desc_act\": false, \"act_group_aware\": true}", "\"act_order\": \"group\"", "", NULL},
     {"", "{\"checkpoint_format\": \"gptq_v2\", \"static_groups\": true}", "\"format\": \"gptq_v2\"", "", NULL},
     {"", "{\"bits\": 4, \"dynamic\": {\"-:x\": {}}, \"lm_head\": false}", "\"bits\": 4", "dynamic, lm_head", NULL},
