@@ -143,6 +143,7 @@ static nb_status answer(talk *t, nb_error *err)
     prompt_options.template_options.add_generation_prompt = true;
     if (s == NB_OK) s = nb_prompt_build(&prompt, &t->chat, &source, &prompt_options, err);
     if (s == NB_OK) s = nb_generate(t->session.engine, &prompt, &generate, &a, err);
+    if (s == NB_OK) nb_warn_past_trained(&a, t->session.model, "the conversation");
     if (s == NB_OK && to.status != NB_OK) s = to.status, *err = to.err;
     if (s == NB_OK) {
         t->prompt_tokens = a.prompt_tokens;

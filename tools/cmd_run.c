@@ -184,6 +184,7 @@ static nb_status run_one(nb_session *s, const nb_args *args, const options *opt,
     } else if (status == NB_OK && !to.newline) {
         status = nb_print_text("\n", 1, err);
     }
+    if (status == NB_OK) nb_warn_past_trained(&answer, s->model, "the answer");
     if (status == NB_OK && opt->stats)
         print_stats(s, answer.prompt_tokens, answer.ids.count, answer.prefill_s, answer.decode_s);
     if (status == NB_OK) status = nb_stop_status(err);
@@ -288,6 +289,9 @@ static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error 
     nb_emit_close(&e);
     s = nb_print(&out, err);
     nb_buf_free(&out);
+    char where[320];
+    snprintf(where, sizeof where, "%.280s line %zu", b->opt->messages, b->rows[i].line);
+    nb_warn_past_trained(answer, b->session->model, where);
     b->prompt_tokens += answer->prompt_tokens;
     b->tokens += answer->ids.count;
     b->prefill_s += answer->prefill_s;

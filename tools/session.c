@@ -86,6 +86,13 @@ void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags,
     out->stop_count = flags->stop.count;
 }
 
+void nb_warn_past_trained(const nb_answer *a, const nb_model *model, const char *what)
+{
+    if (a->past_trained)
+        nb_warn("%s: %zu tokens are more than the model's max_position_embeddings of %d: its quality there is not assured", what,
+                a->prompt_tokens + a->ids.count, model->config.max_positions);
+}
+
 const char *nb_finish_name(nb_finish f)
 {
     return f == NB_FINISH_STOP ? "stop" : f == NB_FINISH_LENGTH ? "length" : "cancelled";

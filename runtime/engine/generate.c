@@ -77,6 +77,7 @@ static void finish(stream *s, nb_finish how)
 {
     if (!s->finished) s->answer.finish = how;
     s->finished = true;
+    s->answer.past_trained = s->answer.prompt_tokens + s->answer.ids.count > (size_t)s->model->config.max_positions;
     s->answer.decode_s = nb_seconds() - s->first;
 }
 
@@ -146,7 +147,6 @@ static nb_status stream_open(stream **out, nb_engine *e, const nb_model *model, 
     s->model = model;
     s->options = *options;
     s->answer.prompt_tokens = prompt->count;
-    s->answer.past_trained = total_tokens(prompt, options) > (size_t)model->config.max_positions;
     s->started = s->first = nb_seconds();
     nb_detok_start(&s->detok, model->tokenizer, true);
     nb_status status = nb_sampler_new(&s->sampler, &options->sampling, model->config.vocab, err);

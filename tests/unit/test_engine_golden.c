@@ -264,6 +264,31 @@ static void test_endings(void **state)
     nb_model_close(model);
 }
 
+/* Beyond max_position_embeddings (4096 here) an answer goes on and says so. */
+static void test_past_trained(void **state)
+{
+    (void)state;
+    static int32_t ids[4092];
+    nb_error   err;
+    nb_model  *model = open_model(nb_isa_detect(NB_ISA_AVX512));
+    nb_engine *e = open_engine(model, 512, NB_BF16);
+    nb_prompt  p;
+    nb_answer  answer;
+    for (size_t i = 0; i < NB_COUNT(ids); i++) ids[i] = 50 + (int32_t)(i % 90);
+    OK(nb_prompt_from_ids(&p, ids, NB_COUNT(ids), &model->config, &err), &err);
+    for (int n = 4; n <= 5; n++) {
+        nb_generate_options o = { .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
+                                  .max_new_tokens = n, .ignore_eos = true };
+        OK(nb_generate(e, &p, &o, &answer, &err), &err);
+        assert_int_equal(answer.ids.count, n);
+        assert_int_equal(answer.past_trained, n == 5);
+        nb_answer_free(&answer);
+    }
+    nb_prompt_free(&p);
+    nb_engine_free(e);
+    nb_model_close(model);
+}
+
 /* ---- sampler ----------------------------------------------------------------------------------------------------------- */
 
 static nb_sampler *sampler(nb_sampling s, int vocab)
@@ -340,7 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sampler), cmocka_unit_test(test_logits_ref), cmocka_unit_test(test_company),
-        cmocka_unit_test(test_answers), cmocka_unit_test(test_endings),
+        cmocka_unit_test(test_answers), cmocka_unit_test(test_endings),    cmocka_unit_test(test_past_trained),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
