@@ -68,13 +68,9 @@ void nb_close(nb_handle *h)
     free(h);
 }
 
-typedef struct {
-    const nb_request *request;
-} caller;
-
 static bool pass_on(void *context, const char *text, size_t n)
 {
-    const nb_request *r = ((caller *)context)->request;
+    const nb_request *r = context;
     return r->on_text(r->context, text, n) != 0;
 }
 
@@ -112,13 +108,12 @@ int nb_ask(nb_handle *h, const char *messages_json, const nb_request *request, n
 {
     static const nb_request defaults;
     const nb_request *r = request ? request : &defaults;
-    caller    caller_context = { r };
     nb_error  err = { 0 };
     nb_prompt prompt = { 0 };
     nb_answer answer = { 0 };
     memset(out, 0, sizeof *out);
     nb_generate_options o = { .sampling = sampling_of(h, r), .max_new_tokens = r->max_new_tokens ? r->max_new_tokens : 512,
-                              .on_text = r->on_text ? pass_on : NULL, .context = &caller_context };
+                              .on_text = r->on_text ? pass_on : NULL, .context = (void *)r };
     nb_status status = build_prompt(&prompt, h, messages_json, r->tools_json, &err);
     if (status == NB_OK) status = nb_generate(h->engine, &prompt, &o, &answer, &err);
     if (status == NB_OK) {

@@ -197,17 +197,10 @@ typedef struct {
     evaluation       *e;
     nb_session       *s;
     nb_task          *task;
-    const char       *model;
     nb_prompt_options prompt;
     char              built[256]; /* where the prompt made last came from; empty while one is being made */
     size_t            at_length;
 } questions;
-
-static bool keep_going(void *context, const char *text, size_t n)
-{
-    (void)context, (void)text, (void)n;
-    return !nb_stop_requested();
-}
 
 static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_options *generate, nb_error *err)
 {
@@ -221,7 +214,7 @@ static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_
     NB_TRY(nb_task_chat(q->task, i, &chat, where, err));
     how.where = where;
     *generate = (nb_generate_options){ .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
-                                       .max_new_tokens = (int)q->e->opt->predict, .on_text = keep_going };
+                                       .max_new_tokens = (int)q->e->opt->predict, .on_text = nb_keep_going };
     nb_status status = nb_prompt_build(out, &chat, &source, &how, err);
     if (status == NB_OK) memcpy(q->built, where, sizeof where);
     nb_chat_free(&chat);
@@ -267,7 +260,7 @@ static nb_status run_benchmark(evaluation *e, nb_session *s, const char *model, 
 {
     const options *o = e->opt;
     nb_task        task;
-    questions      q = { .e = e, .s = s, .task = &task, .model = model };
+    questions      q = { .e = e, .s = s, .task = &task };
     NB_TRY(nb_task_open(&task, spec, o->na_values == NA_PANDAS, (size_t)o->limit, err));
     nb_status status = nb_media_prompt_options(&q.prompt, &o->media, NULL, err);
     q.prompt.template_options.add_generation_prompt = true;

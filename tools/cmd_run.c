@@ -148,12 +148,6 @@ static bool stream_text(void *context, const char *text, size_t n)
     return s->status == NB_OK && !nb_stop_requested();
 }
 
-static bool keep_going(void *context, const char *text, size_t n)
-{
-    (void)context, (void)text, (void)n;
-    return !nb_stop_requested();
-}
-
 static nb_status run_one(nb_session *s, const nb_args *args, const options *opt, nb_error *err)
 {
     nb_chat             chat = {0};
@@ -164,7 +158,7 @@ static nb_status run_one(nb_session *s, const nb_args *args, const options *opt,
     stream              to = {.newline = true};
     nb_prompt_source    source = nb_model_source(s->model);
     nb_sampling_apply(&generate, &opt->sampling, args, &s->model->generation);
-    generate.on_text = nb_json_wanted() ? keep_going : stream_text;
+    generate.on_text = nb_json_wanted() ? nb_keep_going : stream_text;
     generate.context = &to;
     nb_status status = nb_media_prompt_options(&prompt_options, &opt->media, NULL, err);
     prompt_options.template_options.add_generation_prompt = true;
@@ -303,7 +297,7 @@ static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error 
 static nb_status run_many(nb_session *s, batch *b, const nb_args *args, const options *opt, nb_error *err)
 {
     nb_sampling_apply(&b->generate, &opt->sampling, args, &s->model->generation);
-    b->generate.on_text = keep_going;
+    b->generate.on_text = nb_keep_going;
     b->session = s;
     nb_meter_start(&b->meter, "run");
     double    start = nb_seconds();

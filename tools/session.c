@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/cuda.h"
 #include "tools/cli/output.h"
+#include "tools/cli/stop.h"
 #include "tools/session.h"
 
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
@@ -84,6 +85,12 @@ void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags,
     out->ignore_eos = flags->ignore_eos;
     out->stop = flags->stop.items;
     out->stop_count = flags->stop.count;
+}
+
+bool nb_keep_going(void *context, const char *text, size_t n)
+{
+    (void)context, (void)text, (void)n;
+    return !nb_stop_requested();
 }
 
 void nb_warn_past_trained(const nb_answer *a, const nb_model *model, const char *what)

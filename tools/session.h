@@ -54,6 +54,8 @@ extern const nb_arg nb_sampling_args[NB_SAMPLING_ARGS];
  * without it the checkpoint does.  out->on_text and its context stay NULL; out->stop points into the flags. */
 void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args,
                             const nb_generation_config *checkpoint);
+/* on_text of answers that nobody watches: go on until a signal asks to stop. */
+bool        nb_keep_going(void *context, const char *text, size_t n);
 /* Warn when an answer went beyond the positions that the model was made for.  what: "the answer", "FILE line 3". */
 void        nb_warn_past_trained(const nb_answer *a, const nb_model *model, const char *what);
 const char *nb_finish_name(nb_finish f); /* "stop", "length", "cancelled" */

@@ -204,14 +204,13 @@ static nb_status sequence_grow(nb_sequence *s, size_t tokens, nb_error *err)
     nb_engine    *e = s->engine;
     const nb_ops *ops = &e->model->ops;
     while (s->page_count < pages_for(tokens)) {
-        void *page = e->idle_count ? e->idle[--e->idle_count] : ops->alloc(ops, e->page_bytes);
-        if (!page) return nb_fail(err, NB_ERR_MEMORY, "no memory for a KV page of %zu bytes after %zu pages", e->page_bytes, e->allocated);
         if (s->page_count + 1 > s->page_limit) return nb_fail(err, NB_ERR_BUDGET, "the sequence outgrew its %zu tokens", s->total);
+        bool  fresh = e->idle_count == 0;
+        void *page = fresh ? ops->alloc(ops, e->page_bytes) : e->idle[--e->idle_count];
+        if (!page) return nb_fail(err, NB_ERR_MEMORY, "no memory for a KV page of %zu bytes after %zu pages", e->page_bytes, e->allocated);
+        e->allocated += fresh;
         s->pages[s->page_count++] = page;
     }
-    size_t held = e->idle_count;
-    for (size_t i = 0; i < e->count; i++) held += e->sequences[i]->page_count;
-    e->allocated = held;
     return NB_OK;
 }
 
