@@ -50,7 +50,7 @@ static bool in_layer(const char *name)
     return !strncmp(name, "model.layers.", 13);
 }
 
-/* Bytes of the seven matrices of the result, as layer_job.c declares them. */
+/* Bytes of the seven matrices of the result, as layer_write.c declares them. */
 static uint64_t linears_out(const nb_quantize_options *o, const nb_float_layer *f)
 {
     bool     g_idx = o->format != NB_FORMAT_AWQ || o->grid.bits != 4 || o->grid.group == 0; /* AWQ cannot hold these */

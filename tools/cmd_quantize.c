@@ -3,47 +3,28 @@
  * What a user leaves open is settled before anything runs and becomes part of the recipe, so that a recipe of today means the
  * same after a default has changed.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "quant/plan.h"
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
-#include "tools/cli/table.h"
 #include "tools/commands.h"
 #include "tools/quant_config.h"
-#include "tools/session.h"
+#include "tools/quantize_flags.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, unless told otherwise */
 
-typedef struct {
-    nb_common        common;
-    nb_compute_flags compute;
-    nb_media_flags   media;
-    const char *model, *out, *quant_config;
-    int         method, bits, format, act_order, propagate, data_format;
-    int64_t     group, grid, block, samples, skip, seq_len, seed;
-    double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
-    const char *data, *dataset_info, *modality_weights;
-    nb_strings  lora;
-    uint64_t    shard_size, max_ram;
-    const char *spool;
-    int64_t     spool_zstd;
-} options;
-
 /* The order of the choices below. */
-static const nb_method    methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN};
-static const nb_format    formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2};
-static const nb_act_order orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
-static const int          bit_widths[] = {4, 8};
+const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN};
+const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2};
+const nb_act_order nb_quantize_orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
+const int          nb_quantize_bits[] = {4, 8};
 enum { PROPAGATE_QUANTIZED };
 
-#define AT(field) .at = offsetof(options, field)
+#define AT(field) .at = offsetof(nb_quantize_flags, field)
 static const nb_arg quantize_args[] = {
     {.name = "model", .type = NB_ARG_STRING, AT(model), .positional = true, .required = true, .metavar = "MODEL",
      .help = "float checkpoint directory"},
@@ -148,14 +129,14 @@ static const nb_arg quantize_args[] = {
 
 static const nb_arg_block blocks[] = {
     {quantize_args, NB_COUNT(quantize_args), 0},
-    {nb_media_args, NB_MEDIA_ARGS, offsetof(options, media)},
-    {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)},
-    {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
+    {nb_media_args, NB_MEDIA_ARGS, offsetof(nb_quantize_flags, media)},
+    {nb_compute_args, NB_COMPUTE_ARGS, offsetof(nb_quantize_flags, compute)},
+    {nb_common_args, NB_COMMON_ARGS, offsetof(nb_quantize_flags, common)},
     {NULL, 0, 0}};
 
 /* ---- settling what was left open --------------------------------------------------------------------------------- */
 
-static nb_status settle(nb_args *args, options *opt, nb_error *err)
+static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
     const char *why = "the default of the method";
     if (opt->quant_config) {
@@ -165,11 +146,11 @@ static nb_status settle(nb_args *args, options *opt, nb_error *err)
         nb_buf_free(&ignored);
         if (s != NB_OK) return s;
     }
-    nb_method method = methods[opt->method];
+    nb_method method = nb_quantize_methods[opt->method];
     if (!nb_args_given(args, "format"))
         NB_TRY(nb_args_suggest(args, "format", method == NB_METHOD_AWQ ? "awq" : "gptq", why, err));
     if (!nb_args_given(args, "sym")) {
-        bool sym = method == NB_METHOD_GPTQ || formats[opt->format] != NB_FORMAT_AWQ;
+        bool sym = method == NB_METHOD_GPTQ || nb_quantize_formats[opt->format] != NB_FORMAT_AWQ;
         NB_TRY(nb_args_suggest(args, "sym", sym ? "true" : "false", why, err));
     }
     if (!nb_args_given(args, "propagate"))
@@ -178,7 +159,7 @@ static nb_status settle(nb_args *args, options *opt, nb_error *err)
 }
 
 /* Pictures of calibration data are limited more than those of use: the statistics of 1280 tokens say enough. */
-static nb_status settle_pixels(nb_args *args, options *opt, nb_error *err)
+static nb_status settle_pixels(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
     nb_processor p;
     char         text[32];
@@ -211,18 +192,18 @@ static nb_status parse_weights(float out[3], const char *text, nb_error *err)
 }
 
 /* What no checkpoint can be: said now, not after the calibration. */
-static nb_status check(const options *opt, nb_error *err)
+static nb_status check(const nb_quantize_flags *opt, nb_error *err)
 {
-    bool awq_format = formats[opt->format] == NB_FORMAT_AWQ;
+    bool awq_format = nb_quantize_formats[opt->format] == NB_FORMAT_AWQ;
     if (opt->group == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "--group-size 0: a group has at least one weight; -1 is a whole row");
-    if (!opt->data && methods[opt->method] != NB_METHOD_RTN)
+    if (!opt->data && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not)",
-                       methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
-    if (awq_format && bit_widths[opt->bits] != 4)
+                       nb_quantize_methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
+    if (awq_format && nb_quantize_bits[opt->bits] != 4)
         return nb_fail(err, NB_ERR_ARGUMENT, "the awq format holds 4 bits only; use --format gptq for %d",
-                       bit_widths[opt->bits]);
-    if (awq_format && orders[opt->act_order] == NB_ORDER_FULL && !opt->static_groups)
+                       nb_quantize_bits[opt->bits]);
+    if (awq_format && nb_quantize_orders[opt->act_order] == NB_ORDER_FULL && !opt->static_groups)
         return nb_fail(err, NB_ERR_ARGUMENT,
                        "the awq format cannot hold --act-order full; use --act-order group or --static-groups");
     if (opt->damp_max < opt->damp)
@@ -258,21 +239,21 @@ static nb_status parse_loras(nb_lora **out, const nb_strings *texts, nb_error *e
     return s;
 }
 
-static nb_status fill(nb_quantize_options *q, const options *opt, nb_error *err)
+static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_error *err)
 {
     memset(q, 0, sizeof *q);
     q->model_dir = opt->model;
     q->out_dir = opt->out;
-    q->method = methods[opt->method];
-    q->grid = (nb_grid){.bits = bit_widths[opt->bits], .group = opt->group > 0 ? (int)opt->group : 0, .sym = opt->sym};
-    q->format = formats[opt->format];
+    q->method = nb_quantize_methods[opt->method];
+    q->grid = (nb_grid){.bits = nb_quantize_bits[opt->bits], .group = opt->group > 0 ? (int)opt->group : 0, .sym = opt->sym};
+    q->format = nb_quantize_formats[opt->format];
     q->awq_points = (int)opt->grid;
     q->awq_duo = opt->duo;
     q->awq_clip = opt->clip;
     q->damp = opt->damp;
     q->damp_max = opt->damp_max;
     q->block = (int)opt->block;
-    q->order = orders[opt->act_order];
+    q->order = nb_quantize_orders[opt->act_order];
     q->static_groups = opt->static_groups;
     q->mse = (float)opt->mse;
     q->true_sequential = opt->true_sequential;
@@ -304,220 +285,8 @@ static nb_status write_recipe(nb_buf *out, const nb_args *args, nb_error *err)
     return nb_buf_status(out, "the recipe", err);
 }
 
-/* ---- the report -------------------------------------------------------------------------------------------------- */
-
-static nb_status matrix_table(nb_table **out, const nb_quantize_report *r, bool awq, nb_error *err)
-{
-    static const nb_column columns[] = {{.key = "name", .title = "matrix"},
-                                        {.key = "loss"},
-                                        {.key = "rtn_loss"},
-                                        {.key = "loss_ratio", .title = "error vs rtn", .digits = 3},
-                                        {.key = "damp", .title = "damp", .digits = 4},
-                                        {.key = "awq_ratio", .title = "exponent", .digits = 2},
-                                        {.key = "dead", .title = "dead inputs"},
-                                        {.key = "fallback", .title = "fell back"}};
-    NB_TRY(nb_table_new(out, columns, NB_COUNT(columns), err));
-    for (size_t i = 0; i < r->count; i++) {
-        const nb_matrix_report *m = &r->matrices[i];
-        nb_table_text(*out, m->name);
-        nb_table_number(*out, m->loss);
-        nb_table_number(*out, m->rtn_loss);
-        nb_table_number(*out, m->rtn_loss > 0 ? m->loss / m->rtn_loss : NAN);
-        nb_table_number(*out, m->damp > 0 ? m->damp : NAN);
-        nb_table_number(*out, awq && m->ratio >= 0 ? m->ratio : NAN); /* empty: no scale was better */
-        nb_table_int(*out, m->dead);
-        nb_table_bool(*out, m->fallback);
-    }
-    return NB_OK;
-}
-
-typedef struct {
-    double mean;        /* geometric mean of loss / rtn_loss */
-    double worst;
-    size_t worst_index, compared, fallbacks, dead;
-} quality;
-
-static quality judge(const nb_quantize_report *r)
-{
-    quality q = {.mean = NAN};
-    double  sum = 0;
-    for (size_t i = 0; i < r->count; i++) {
-        const nb_matrix_report *m = &r->matrices[i];
-        q.fallbacks += m->fallback;
-        q.dead += (size_t)m->dead;
-        if (!(m->rtn_loss > 0) || !(m->loss > 0)) continue;
-        double ratio = m->loss / m->rtn_loss;
-        if (!q.compared || ratio > q.worst) q.worst = ratio, q.worst_index = i;
-        sum += log(ratio);
-        q.compared++;
-    }
-    if (q.compared) q.mean = exp(sum / (double)q.compared);
-    return q;
-}
-
-static void text_report(const nb_quantize_report *r, const quality *q, const options *opt, const nb_args *args, nb_buf *out)
-{
-    char method[40], bits[40], format[40], in[32], made[32], all[32], forward[32], gram[32], solve[32], write[32];
-    nb_human_bytes(in, (double)r->bytes_in);
-    nb_human_bytes(made, (double)r->bytes_out);
-    nb_human_time(all, r->seconds);
-    nb_human_time(forward, r->forward_s);
-    nb_human_time(gram, r->gram_s);
-    nb_human_time(solve, r->solve_s);
-    nb_human_time(write, r->write_s);
-    nb_buf_printf(out, "%s: %s, %s bits, ", opt->out, nb_args_choice(args, "method", method),
-                  nb_args_choice(args, "bits", bits));
-    if (opt->group > 0) nb_buf_printf(out, "groups of %lld", (long long)opt->group);
-    else nb_buf_str(out, "one group a row");
-    nb_buf_printf(out, ", %s, %s format\n", opt->sym ? "symmetric" : "asymmetric", nb_args_choice(args, "format", format));
-    nb_buf_printf(out, "  size    %s -> %s (%.0f%%)\n", in, made,
-                  r->bytes_in ? 100.0 * (double)r->bytes_out / (double)r->bytes_in : 0.0);
-    for (const char *line = r->adapters.data; line && *line; line += strcspn(line, "\n") + 1)
-        nb_buf_printf(out, "  merged  %.*s\n", (int)strcspn(line, "\n"), line);
-    if (r->samples) {
-        nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
-                      r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
-                      (unsigned long long)r->tokens_by_modality[2]);
-        if (r->too_long)
-            nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
-        nb_buf_char(out, '\n');
-    }
-    if (q->compared)
-        nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean,
-                      q->compared, q->worst, r->matrices[q->worst_index].name);
-    nb_buf_printf(out, "  time    %s: layers %s, statistics %s, solving %s, writing %s\n", all, forward, gram, solve, write);
-}
-
-static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices,
-                        nb_buf *out)
-{
-    nb_emit e = nb_emit_start(out, true);
-    nb_buf  rows = {0};
-    nb_table_print(matrices, NB_TABLE_JSON, &rows);
-    nb_emit_open(&e, NULL, '{');
-    nb_emit_raw(&e, "recipe", recipe);
-    nb_emit_int(&e, "bytes_in", (int64_t)r->bytes_in);
-    nb_emit_int(&e, "bytes_out", (int64_t)r->bytes_out);
-    nb_emit_int(&e, "samples", (int64_t)r->samples);
-    nb_emit_int(&e, "too_long", (int64_t)r->too_long);
-    nb_emit_int(&e, "tokens", (int64_t)r->tokens);
-    nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
-    nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
-    nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);
-    nb_emit_number(&e, "mean_loss_ratio", q->mean);
-    nb_emit_number(&e, "worst_loss_ratio", q->compared ? q->worst : NAN);
-    nb_emit_int(&e, "fallbacks", (int64_t)q->fallbacks);
-    nb_emit_int(&e, "dead_inputs", (int64_t)q->dead);
-    nb_emit_number(&e, "max_input", r->max_input);
-    nb_emit_number(&e, "seconds", r->seconds);
-    nb_emit_number(&e, "forward_s", r->forward_s);
-    nb_emit_number(&e, "gram_s", r->gram_s);
-    nb_emit_number(&e, "solve_s", r->solve_s);
-    nb_emit_number(&e, "write_s", r->write_s);
-    nb_emit_bytes(&e, "adapters", r->adapters.data ? r->adapters.data : "", r->adapters.size);
-    nb_emit_bytes(&e, "notes", r->notes.data ? r->notes.data : "", r->notes.size);
-    nb_emit_raw(&e, "matrices", rows.data ? rows.data : "[]");
-    nb_emit_close(&e);
-    if (rows.failed) out->failed = true;
-    nb_buf_free(&rows);
-}
-
-/* Choices with quality at stake are never silent. */
-static void warn_about(const nb_quantize_report *r, const quality *q)
-{
-    nb_warn_lines(r->notes.data, "");
-    if (q->fallbacks)
-        nb_warn("%zu matrices were rounded to nearest because the factorisation failed up to --damp-max", q->fallbacks);
-    if (q->dead) nb_warn("%zu inputs never saw a token other than zero; more or more varied --data may help", q->dead);
-    if (r->max_input > 65504)
-        nb_warn("inputs reach %.0f, beyond the 65504 of float16: serve this checkpoint in bfloat16", (double)r->max_input);
-}
-
-static nb_status print_report(const nb_quantize_report *r, const options *opt, const nb_args *args, const char *recipe,
-                              nb_error *err)
-{
-    nb_table *matrices = NULL;
-    nb_buf    out = {0};
-    quality   q = judge(r);
-    NB_TRY(matrix_table(&matrices, r, methods[opt->method] == NB_METHOD_AWQ, err));
-    warn_about(r, &q);
-    if (nb_json_wanted()) {
-        json_report(r, &q, recipe, matrices, &out);
-    } else {
-        if (nb_verbose()) {
-            nb_table_print(matrices, NB_TABLE_MD, &out);
-            nb_buf_char(&out, '\n');
-        }
-        text_report(r, &q, opt, args, &out);
-    }
-    nb_status s = nb_print(&out, err);
-    nb_table_free(matrices);
-    nb_buf_free(&out);
-    return s;
-}
-
-/* ---- the plan ---------------------------------------------------------------------------------------------------- */
-
-static void json_plan(const nb_plan *p, bool spool, nb_buf *out)
-{
-    nb_emit e = nb_emit_start(out, true);
-    const struct { const char *name; uint64_t value; } rows[] = {
-        {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"disk_spool", spool ? p->disk_spool : 0},
-        {"output", p->output}, {"fixed", p->fixed}, {"model", p->model}, {"layer", p->layer}, {"packed", p->packed},
-        {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture},
-        {"tensor", p->tensor}, {"tokens", p->tokens}, {"hidden", p->hidden},
-    };
-    nb_emit_open(&e, NULL, '{');
-    nb_emit_bool(&e, "spool", spool);
-    for (size_t i = 0; i < NB_COUNT(rows); i++) nb_emit_int(&e, rows[i].name, (int64_t)rows[i].value);
-    nb_emit_close(&e);
-}
-
-static void plan_line(nb_buf *out, const char *what, uint64_t bytes)
-{
-    char text[32];
-    nb_human_bytes(text, (double)bytes);
-    nb_buf_printf(out, "  %-44s %10s\n", what, text);
-}
-
-static void text_plan(const nb_plan *p, bool spool, const options *opt, nb_buf *out)
-{
-    bool rtn = methods[opt->method] == NB_METHOD_RTN;
-    nb_buf_printf(out, "%s: what it takes at most\n", opt->out);
-    plan_line(out, "embedding, head, vision tower", p->model);
-    plan_line(out, "a layer, as read and as floats", p->layer);
-    if (!rtn) {
-        plan_line(out, "the same, packed to run", p->packed);
-        plan_line(out, "Gram matrices", p->statistics);
-        plan_line(out, "activations of a batch", p->batch);
-        plan_line(out, "embedding a conversation with pictures", p->picture);
-        if (p->hidden != NB_PLAN_UNKNOWN) plan_line(out, spool ? "hidden states (on disk)" : "hidden states", p->hidden);
-    }
-    plan_line(out, "work space of the solver", p->solver);
-    plan_line(out, "program and tokenizer", p->fixed);
-    if (spool || p->ram != NB_PLAN_UNKNOWN)
-        plan_line(out, "peak memory", spool ? p->ram_spool : p->ram);
-    else
-        nb_buf_str(out, "  peak memory: not known without --samples\n");
-    if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
-    if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
-    plan_line(out, "size of the result", p->output);
-}
-
-static nb_status print_plan(const nb_plan *p, bool spool, const options *opt, nb_error *err)
-{
-    nb_buf out = {0};
-    if (nb_json_wanted())
-        json_plan(p, spool, &out);
-    else
-        text_plan(p, spool, opt, &out);
-    nb_status s = nb_print(&out, err);
-    nb_buf_free(&out);
-    return s;
-}
-
 /* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
-static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const options *opt, int threads, nb_error *err)
+static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const nb_quantize_flags *opt, int threads, nb_error *err)
 {
     bool   spool;
     size_t n = strlen(opt->out);
@@ -548,7 +317,7 @@ static bool on_progress(void *context, size_t done, size_t total, const char *wh
 
 static nb_status run(nb_args *args, void *opaque, nb_error *err)
 {
-    options            *opt = opaque;
+    nb_quantize_flags  *opt = opaque;
     nb_session          session = {0};
     nb_quantize_options q;
     nb_quantize_report  report = {0};
@@ -566,7 +335,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
     if (s == NB_OK && (opt->dry_run || opt->max_ram))
         s = settle_memory(&plan, &q, &spool, opt, nb_pool_threads(session.pool), err);
-    if (s == NB_OK && opt->dry_run) s = print_plan(&plan, q.data.spool != NULL, opt, err);
+    if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
     if (s == NB_OK && !opt->dry_run) {
         q.recipe_json = recipe.data;
         q.loras = loras;
@@ -575,7 +344,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
-    if (s == NB_OK && !opt->dry_run) s = print_report(&report, opt, args, recipe.data, err);
+    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, opt, args, recipe.data, err);
     nb_quantize_report_free(&report);
     free_loras(loras, opt->lora.count);
     nb_buf_free(&recipe);
@@ -599,6 +368,6 @@ const nb_command nb_command_quantize = {
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",
     .blocks = blocks,
-    .options_size = sizeof(options),
+    .options_size = sizeof(nb_quantize_flags),
     .run = run,
 };

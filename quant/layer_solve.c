@@ -1,0 +1,137 @@
+/* layer_solve.c - from floats and statistics to codes, one site at a time: which solver, and what it reports.
+ *
+ * What takes the place of a float matrix is what the file holds: codes and 16-bit scales after rounding.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/layer_work.h"
+#include "quant/smooth.h"
+
+static const char *const site_names[NB_SITES] = {"self_attn.q_proj, k_proj, v_proj", "self_attn.o_proj",
+                                                 "mlp.gate_proj, up_proj", "mlp.down_proj"};
+
+nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int i)
+{
+    return &l->job->report->matrices[l->index * NB_LINEARS + i];
+}
+
+/* Mean squared error of an output, over tokens and rows, of codes for w on inputs with Gram matrix h.  Rows that AWQ divided
+ * (divisor [n], or NULL) count as what they become again in the consumer that was multiplied, so that losses compare. */
+static nb_status loss_of(double *out, const nb_codes *c, const float *w, const float *divisor, const double *h, nb_pool *pool,
+                         nb_error *err)
+{
+    float *q;
+    NB_TRY(nb_alloc(&q, (size_t)c->n * (size_t)c->k, sizeof *q, "a dequantized matrix", err));
+    nb_codes_dequantize(c, q);
+    for (int r = 0; divisor && r < c->n; r++)
+        for (int i = 0; i < c->k; i++) {
+            size_t at = (size_t)r * c->k + i;
+            q[at] = w[at] - (w[at] - q[at]) * divisor[r];
+        }
+    *out = nb_gram_loss(w, q, h, c->n, c->k, pool) / c->n;
+    free(q);
+    return NB_OK;
+}
+
+/* From here on the layer runs with the codes in place of the float matrix. */
+static void take_codes(nb_layer_work *l, int i)
+{
+    const nb_codes *c = &l->codes[i];
+    l->now[i] = (nb_linear){.weights = {.kind = c->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = c->n, .k = c->k, .group = c->group,
+                                        .codes = c->codes, .scales = c->scales, .zeros = c->zeros, .g_idx = c->g_idx},
+                            .bias = i <= NB_V ? l->f.bias[i] : NULL};
+    free(l->f.w[i]);
+    l->f.w[i] = NULL;
+}
+
+static nb_status solve_gptq(nb_layer_work *l, int i, const double *h, nb_error *err)
+{
+    const nb_quantize_options *o = &l->job->options;
+    nb_gptq_options            options = {.grid = l->grid[i], .damp = o->damp, .damp_max = o->damp_max, .block = o->block,
+                                          .order = o->order, .static_groups = o->static_groups, .mse = o->mse};
+    nb_gptq_report             r = {0};
+    NB_TRY(nb_gptq(&l->codes[i], l->f.w[i], h, l->f.n[i], l->f.k[i], &options, l->job->ops->pool, &r, err));
+    nb_matrix_report *m = nb_layer_matrix(l, i);
+    m->loss = r.loss;
+    m->rtn_loss = r.rtn_loss;
+    m->damp = r.damp;
+    m->dead = r.dead;
+    m->fallback = r.fallback;
+    return NB_OK;
+}
+
+static nb_status solve_rtn(nb_layer_work *l, int i, nb_error *err)
+{
+    return nb_rtn(&l->codes[i], l->f.w[i], l->f.n[i], l->f.k[i], &l->grid[i], l->job->ops->pool, err);
+}
+
+/* q and k are not clipped: their errors meet in a product and a softmax, which the error of either alone does not tell. */
+static nb_status solve_awq(nb_layer_work *l, int i, const double *h, nb_error *err)
+{
+    size_t    bytes = (size_t)l->f.n[i] * (size_t)l->f.k[i] * sizeof(float);
+    float    *before = NULL;
+    nb_pool  *pool = l->job->ops->pool;
+    nb_status status = NB_OK;
+    if (l->job->options.awq_clip && i != NB_Q && i != NB_K) {
+        NB_TRY(nb_alloc(&before, 1, bytes, "a matrix before clipping", err));
+        memcpy(before, l->f.w[i], bytes);
+        status = nb_awq_clip(l->f.w[i], h, l->f.n[i], l->f.k[i], &l->grid[i], pool, err);
+    }
+    if (!status) status = solve_rtn(l, i, err);
+    if (!status) status = loss_of(&nb_layer_matrix(l, i)->loss, &l->codes[i], before ? before : l->f.w[i], l->f.divisor[i], h, pool, err);
+    free(before);
+    return status;
+}
+
+nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    nb_job *job = l->job;
+    NB_TRY(nb_job_step(job, err, "layer %d of %d: %s", l->index + 1, job->model->config.layers, site_names[site]));
+    double start = nb_seconds();
+    for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
+        const double *h = l->stats[site].gram;
+        nb_status     status = job->options.method == NB_METHOD_GPTQ  ? solve_gptq(l, i, h, err)
+                             : job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err)
+                                                                    : solve_rtn(l, i, err);
+        if (status) {
+            nb_error_within(err, "%s", l->f.name[i]);
+            return status;
+        }
+        take_codes(l, i);
+    }
+    nb_stats_free(&l->stats[site]);
+    job->report->solve_s += nb_seconds() - start;
+    return NB_OK;
+}
+
+nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
+{
+    nb_job        *job = l->job;
+    nb_pool       *pool = job->ops->pool;
+    nb_awq_options options = {.grid = job->options.grid, .points = job->options.awq_points, .duo = job->options.awq_duo};
+    nb_awq_report  reports[NB_SITES];
+    double        *gram[NB_SITES];
+    float         *mean_abs[NB_SITES] = {0};
+    double         start = nb_seconds();
+    nb_status      status = NB_OK;
+    for (int site = 0; site < NB_SITES && !status; site++) {
+        nb_stats *st = &l->stats[site];
+        gram[site] = st->gram;
+        status = nb_alloc(&mean_abs[site], (size_t)st->k, sizeof(float), "channel magnitudes", err);
+        if (!status) nb_stats_mean_abs(st, mean_abs[site]);
+        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
+            status = solve_rtn(l, i, err);
+            if (!status) status = loss_of(&nb_layer_matrix(l, i)->rtn_loss, &l->codes[i], l->f.w[i], NULL, st->gram, pool, err);
+            nb_codes_free(&l->codes[i]);
+        }
+    }
+    if (!status)
+        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, &options, pool, reports, err);
+    for (int site = 0; site < NB_SITES && !status; site++)
+        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
+            nb_layer_matrix(l, i)->ratio = reports[site].ratio;
+    for (int site = 0; site < NB_SITES; site++) free(mean_abs[site]);
+    job->report->solve_s += nb_seconds() - start;
+    return status;
+}

@@ -1,0 +1,35 @@
+/* layer_work.h - one decoder layer while it is worked on, and the stages that layer_job.c puts in order: watching what comes into
+ * its linears (layer_watch.c), solving them (layer_solve.c), writing them (layer_write.c). */
+#ifndef NB_LAYER_WORK_H
+#define NB_LAYER_WORK_H
+
+#include "quant/layer_job.h"
+
+typedef struct {
+    nb_job        *job;
+    int            index;
+    nb_float_layer f;
+    nb_grid        grid[NB_LINEARS];  /* what each matrix is rounded to */
+    nb_linear      now[NB_LINEARS];   /* the layer as it is: float, and codes once solved; borrows all its arrays */
+    nb_codes       codes[NB_LINEARS];
+    nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
+    double         gram_s;            /* time in the tap */
+} nb_layer_work;
+
+nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);
+
+/* Pack the given linears and run them over all samples.  watch: fill the statistics of the sites that want them; keep: the outputs
+ * become the samples' states. */
+nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], bool watch, bool keep, nb_error *err);
+/* Statistics of sites first .. last of the layer as it is now, finished. */
+nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool keep, nb_error *err);
+
+/* AWQ before rounding: what plain rounding would lose, then the scales, folded into the layer's floats. */
+nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err);
+/* Codes for the matrices of a site; from here on the layer runs with them.  The site's statistics are freed. */
+nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err);
+
+/* Everything of a solved layer to the writer. */
+nb_status nb_layer_write(nb_layer_work *l, nb_error *err);
+
+#endif

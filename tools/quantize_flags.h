@@ -1,0 +1,35 @@
+/* quantize_flags.h - what `nibble quantize` was asked for, and its pages: the report and the plan. */
+#ifndef NB_QUANTIZE_FLAGS_H
+#define NB_QUANTIZE_FLAGS_H
+
+#include "quant/plan.h"
+#include "tools/session.h"
+
+typedef struct {
+    nb_common        common;
+    nb_compute_flags compute;
+    nb_media_flags   media;
+    const char *model, *out, *quant_config;
+    int         method, bits, format, act_order, propagate, data_format;
+    int64_t     group, grid, block, samples, skip, seq_len, seed;
+    double      damp, damp_max, mse;
+    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
+    const char *data, *dataset_info, *modality_weights;
+    nb_strings  lora;
+    uint64_t    shard_size, max_ram;
+    const char *spool;
+    int64_t     spool_zstd;
+} nb_quantize_flags;
+
+/* What the choices of --method, --format, --act-order and --bits mean, in their order. */
+extern const nb_method    nb_quantize_methods[];
+extern const nb_format    nb_quantize_formats[];
+extern const nb_act_order nb_quantize_orders[];
+extern const int          nb_quantize_bits[];
+
+/* Warnings to stderr, the report as text or JSON to stdout. */
+nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,
+                                   nb_error *err);
+nb_status nb_quantize_print_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_error *err);
+
+#endif

@@ -1,0 +1,222 @@
+/* quantize_page.c - the report of a quantization and the plan of one, as text and as JSON. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cli/output.h"
+#include "tools/cli/progress.h"
+#include "tools/cli/table.h"
+#include "tools/quantize_flags.h"
+
+/* ---- the report -------------------------------------------------------------------------------------------------- */
+
+static nb_status matrix_table(nb_table **out, const nb_quantize_report *r, bool awq, nb_error *err)
+{
+    static const nb_column columns[] = {{.key = "name", .title = "matrix"},
+                                        {.key = "loss"},
+                                        {.key = "rtn_loss"},
+                                        {.key = "loss_ratio", .title = "error vs rtn", .digits = 3},
+                                        {.key = "damp", .title = "damp", .digits = 4},
+                                        {.key = "awq_ratio", .title = "exponent", .digits = 2},
+                                        {.key = "dead", .title = "dead inputs"},
+                                        {.key = "fallback", .title = "fell back"}};
+    NB_TRY(nb_table_new(out, columns, NB_COUNT(columns), err));
+    for (size_t i = 0; i < r->count; i++) {
+        const nb_matrix_report *m = &r->matrices[i];
+        nb_table_text(*out, m->name);
+        nb_table_number(*out, m->loss);
+        nb_table_number(*out, m->rtn_loss);
+        nb_table_number(*out, m->rtn_loss > 0 ? m->loss / m->rtn_loss : NAN);
+        nb_table_number(*out, m->damp > 0 ? m->damp : NAN);
+        nb_table_number(*out, awq && m->ratio >= 0 ? m->ratio : NAN); /* empty: no scale was better */
+        nb_table_int(*out, m->dead);
+        nb_table_bool(*out, m->fallback);
+    }
+    return NB_OK;
+}
+
+typedef struct {
+    double mean;        /* geometric mean of loss / rtn_loss */
+    double worst;
+    size_t worst_index, compared, fallbacks, dead;
+} quality;
+
+static quality judge(const nb_quantize_report *r)
+{
+    quality q = {.mean = NAN};
+    double  sum = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const nb_matrix_report *m = &r->matrices[i];
+        q.fallbacks += m->fallback;
+        q.dead += (size_t)m->dead;
+        if (!(m->rtn_loss > 0) || !(m->loss > 0)) continue;
+        double ratio = m->loss / m->rtn_loss;
+        if (!q.compared || ratio > q.worst) q.worst = ratio, q.worst_index = i;
+        sum += log(ratio);
+        q.compared++;
+    }
+    if (q.compared) q.mean = exp(sum / (double)q.compared);
+    return q;
+}
+
+static void text_report(const nb_quantize_report *r, const quality *q, const nb_quantize_flags *opt, const nb_args *args, nb_buf *out)
+{
+    char method[40], bits[40], format[40], in[32], made[32], all[32], forward[32], gram[32], solve[32], write[32];
+    nb_human_bytes(in, (double)r->bytes_in);
+    nb_human_bytes(made, (double)r->bytes_out);
+    nb_human_time(all, r->seconds);
+    nb_human_time(forward, r->forward_s);
+    nb_human_time(gram, r->gram_s);
+    nb_human_time(solve, r->solve_s);
+    nb_human_time(write, r->write_s);
+    nb_buf_printf(out, "%s: %s, %s bits, ", opt->out, nb_args_choice(args, "method", method),
+                  nb_args_choice(args, "bits", bits));
+    if (opt->group > 0) nb_buf_printf(out, "groups of %lld", (long long)opt->group);
+    else nb_buf_str(out, "one group a row");
+    nb_buf_printf(out, ", %s, %s format\n", opt->sym ? "symmetric" : "asymmetric", nb_args_choice(args, "format", format));
+    nb_buf_printf(out, "  size    %s -> %s (%.0f%%)\n", in, made,
+                  r->bytes_in ? 100.0 * (double)r->bytes_out / (double)r->bytes_in : 0.0);
+    for (const char *line = r->adapters.data; line && *line; line += strcspn(line, "\n") + 1)
+        nb_buf_printf(out, "  merged  %.*s\n", (int)strcspn(line, "\n"), line);
+    if (r->samples) {
+        nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
+                      r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
+                      (unsigned long long)r->tokens_by_modality[2]);
+        if (r->too_long)
+            nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
+        nb_buf_char(out, '\n');
+    }
+    if (q->compared)
+        nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean,
+                      q->compared, q->worst, r->matrices[q->worst_index].name);
+    nb_buf_printf(out, "  time    %s: layers %s, statistics %s, solving %s, writing %s\n", all, forward, gram, solve, write);
+}
+
+static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices,
+                        nb_buf *out)
+{
+    nb_emit e = nb_emit_start(out, true);
+    nb_buf  rows = {0};
+    nb_table_print(matrices, NB_TABLE_JSON, &rows);
+    nb_emit_open(&e, NULL, '{');
+    nb_emit_raw(&e, "recipe", recipe);
+    nb_emit_int(&e, "bytes_in", (int64_t)r->bytes_in);
+    nb_emit_int(&e, "bytes_out", (int64_t)r->bytes_out);
+    nb_emit_int(&e, "samples", (int64_t)r->samples);
+    nb_emit_int(&e, "too_long", (int64_t)r->too_long);
+    nb_emit_int(&e, "tokens", (int64_t)r->tokens);
+    nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
+    nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
+    nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);
+    nb_emit_number(&e, "mean_loss_ratio", q->mean);
+    nb_emit_number(&e, "worst_loss_ratio", q->compared ? q->worst : NAN);
+    nb_emit_int(&e, "fallbacks", (int64_t)q->fallbacks);
+    nb_emit_int(&e, "dead_inputs", (int64_t)q->dead);
+    nb_emit_number(&e, "max_input", r->max_input);
+    nb_emit_number(&e, "seconds", r->seconds);
+    nb_emit_number(&e, "forward_s", r->forward_s);
+    nb_emit_number(&e, "gram_s", r->gram_s);
+    nb_emit_number(&e, "solve_s", r->solve_s);
+    nb_emit_number(&e, "write_s", r->write_s);
+    nb_emit_bytes(&e, "adapters", r->adapters.data ? r->adapters.data : "", r->adapters.size);
+    nb_emit_bytes(&e, "notes", r->notes.data ? r->notes.data : "", r->notes.size);
+    nb_emit_raw(&e, "matrices", rows.data ? rows.data : "[]");
+    nb_emit_close(&e);
+    if (rows.failed) out->failed = true;
+    nb_buf_free(&rows);
+}
+
+/* Choices with quality at stake are never silent. */
+static void warn_about(const nb_quantize_report *r, const quality *q)
+{
+    nb_warn_lines(r->notes.data, "");
+    if (q->fallbacks)
+        nb_warn("%zu matrices were rounded to nearest because the factorisation failed up to --damp-max", q->fallbacks);
+    if (q->dead) nb_warn("%zu inputs never saw a token other than zero; more or more varied --data may help", q->dead);
+    if (r->max_input > 65504)
+        nb_warn("inputs reach %.0f, beyond the 65504 of float16: serve this checkpoint in bfloat16", (double)r->max_input);
+}
+
+nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,
+                              nb_error *err)
+{
+    nb_table *matrices = NULL;
+    nb_buf    out = {0};
+    quality   q = judge(r);
+    NB_TRY(matrix_table(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ, err));
+    warn_about(r, &q);
+    if (nb_json_wanted()) {
+        json_report(r, &q, recipe, matrices, &out);
+    } else {
+        if (nb_verbose()) {
+            nb_table_print(matrices, NB_TABLE_MD, &out);
+            nb_buf_char(&out, '\n');
+        }
+        text_report(r, &q, opt, args, &out);
+    }
+    nb_status s = nb_print(&out, err);
+    nb_table_free(matrices);
+    nb_buf_free(&out);
+    return s;
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+
+static void json_plan(const nb_plan *p, bool spool, nb_buf *out)
+{
+    nb_emit e = nb_emit_start(out, true);
+    const struct { const char *name; uint64_t value; } rows[] = {
+        {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"disk_spool", spool ? p->disk_spool : 0},
+        {"output", p->output}, {"fixed", p->fixed}, {"model", p->model}, {"layer", p->layer}, {"packed", p->packed},
+        {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture},
+        {"tensor", p->tensor}, {"tokens", p->tokens}, {"hidden", p->hidden},
+    };
+    nb_emit_open(&e, NULL, '{');
+    nb_emit_bool(&e, "spool", spool);
+    for (size_t i = 0; i < NB_COUNT(rows); i++) nb_emit_int(&e, rows[i].name, (int64_t)rows[i].value);
+    nb_emit_close(&e);
+}
+
+static void plan_line(nb_buf *out, const char *what, uint64_t bytes)
+{
+    char text[32];
+    nb_human_bytes(text, (double)bytes);
+    nb_buf_printf(out, "  %-44s %10s\n", what, text);
+}
+
+static void text_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_buf *out)
+{
+    bool rtn = nb_quantize_methods[opt->method] == NB_METHOD_RTN;
+    nb_buf_printf(out, "%s: what it takes at most\n", opt->out);
+    plan_line(out, "embedding, head, vision tower", p->model);
+    plan_line(out, "a layer, as read and as floats", p->layer);
+    if (!rtn) {
+        plan_line(out, "the same, packed to run", p->packed);
+        plan_line(out, "Gram matrices", p->statistics);
+        plan_line(out, "activations of a batch", p->batch);
+        plan_line(out, "embedding a conversation with pictures", p->picture);
+        if (p->hidden != NB_PLAN_UNKNOWN) plan_line(out, spool ? "hidden states (on disk)" : "hidden states", p->hidden);
+    }
+    plan_line(out, "work space of the solver", p->solver);
+    plan_line(out, "program and tokenizer", p->fixed);
+    if (spool || p->ram != NB_PLAN_UNKNOWN)
+        plan_line(out, "peak memory", spool ? p->ram_spool : p->ram);
+    else
+        nb_buf_str(out, "  peak memory: not known without --samples\n");
+    if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
+    if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
+    plan_line(out, "size of the result", p->output);
+}
+
+nb_status nb_quantize_print_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_error *err)
+{
+    nb_buf out = {0};
+    if (nb_json_wanted())
+        json_plan(p, spool, &out);
+    else
+        text_plan(p, spool, opt, &out);
+    nb_status s = nb_print(&out, err);
+    nb_buf_free(&out);
+    return s;
+}
+
