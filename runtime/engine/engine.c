@@ -1,47 +1,17 @@
 /* engine.c - the step: gather rows of many sequences, run the layers once, hand out logits.
  *
- * Rows of a step lie in one array: first one row of every sequence that decodes, then prompt chunks, in the order in which
- * sequences were made.  By the contract of the operation table a row's result does not depend on the others.
+ * Rows of a step lie in one array: first those of every sequence that decodes, then prompt chunks, in the order of priority and
+ * arrival.  By the contract of the operation table a row's result does not depend on the others.
  */
 #include "runtime/engine/engine.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/random.h>
+
+#include "runtime/engine/sequence.h"
 
 enum { HEAD_ROWS = 32 }; /* rows of logits computed at a time */
-
-struct nb_engine {
-    const nb_model   *model;
-    nb_engine_options options;
-    size_t            page_bytes, layer_bytes; /* of one page over all layers; K and V of one layer */
-    size_t            max_pages, reserved, allocated, idle_count;
-    void            **idle;                    /* [max_pages] pages that belong to nobody */
-    nb_sequence     **sequences;               /* in order of creation */
-    size_t            count;
-    nb_scratch       *scratch;
-    float            *x;                       /* backend [chunk, hidden] */
-    float            *logits;                  /* backend [HEAD_ROWS, vocab] */
-    float            *host_logits;             /* [HEAD_ROWS, vocab] */
-    int32_t          *ids, *position;          /* [chunk], [3, chunk] */
-    nb_span          *spans;                   /* [max_sequences] */
-    nb_sequence     **owners;                  /* [max_sequences] */
-};
-
-struct nb_sequence {
-    nb_engine    *engine;
-    int32_t      *ids, *position; /* [total] known tokens; [3, prompt] */
-    uint8_t      *modality;       /* [prompt] */
-    float        *visual;         /* host [visual rows, hidden], until the prompt is done */
-    size_t        visual_next;    /* visual rows used */
-    size_t        prompt, known, done, total;
-    int32_t       rope_delta;
-    size_t        logits_from;
-    nb_on_logits *on_logits;
-    void         *context;
-    void        **pages;
-    size_t        page_count, page_limit;
-};
 
 /* ---- the engine -------------------------------------------------------------------------------------------------------- */
 
@@ -53,8 +23,9 @@ static nb_status engine_init(nb_engine *e, nb_error *err)
     size_t           element = nb_dtype_size(e->options.kv_type);
     e->layer_bytes = 2 * (size_t)c->kv_heads * NB_KV_PAGE * c->head_dim * element;
     e->page_bytes = e->layer_bytes * c->layers;
-    e->max_pages = (e->options.max_tokens + NB_KV_PAGE - 1) / NB_KV_PAGE;
-    NB_TRY(nb_alloc(&e->idle, e->max_pages, sizeof *e->idle, "KV pages", err));
+    e->max_pages = nb_pages_for(e->options.max_tokens);
+    if (getrandom(&e->seed, sizeof e->seed, 0) != (ssize_t)sizeof e->seed) return nb_fail(err, NB_ERR_IO, "the system gives no random numbers");
+    NB_TRY(nb_pages_new(&e->pages, ops, e->page_bytes, e->max_pages, err));
     NB_TRY(nb_alloc(&e->sequences, sequences, sizeof *e->sequences, "sequences", err));
     NB_TRY(nb_alloc(&e->owners, sequences, sizeof *e->owners, "sequences", err));
     NB_TRY(nb_alloc(&e->spans, sequences, sizeof *e->spans, "sequences", err));
@@ -78,6 +49,7 @@ nb_status nb_engine_new(nb_engine **out, const nb_model *model, const nb_engine_
     if (e->options.chunk == 0) e->options.chunk = 512;
     if (e->options.max_sequences == 0) e->options.max_sequences = 64;
     if (e->options.chunk < (size_t)e->options.max_sequences) e->options.chunk = (size_t)e->options.max_sequences;
+    if (e->options.mixed_chunk == 0 || e->options.mixed_chunk > e->options.chunk) e->options.mixed_chunk = e->options.chunk;
     nb_status status = engine_init(e, err);
     if (status != NB_OK) {
         nb_engine_free(e);
@@ -90,11 +62,10 @@ void nb_engine_free(nb_engine *e)
 {
     if (!e) return;
     const nb_ops *ops = &e->model->ops;
-    for (size_t i = 0; i < e->idle_count; i++) ops->free(ops, e->idle[i]);
+    nb_pages_free(e->pages);
     ops->free(ops, e->x);
     ops->free(ops, e->logits);
     nb_scratch_free(e->scratch);
-    free(e->idle);
     free(e->sequences);
     free(e->owners);
     free(e->spans);
@@ -104,151 +75,117 @@ void nb_engine_free(nb_engine *e)
     free(e);
 }
 
-static size_t pages_for(size_t tokens) { return (tokens + NB_KV_PAGE - 1) / NB_KV_PAGE; }
-
 const nb_model *nb_engine_model(const nb_engine *e) { return e->model; }
-size_t nb_engine_kv_bytes(const nb_engine *e) { return e->allocated * e->page_bytes; }
+size_t nb_engine_kv_bytes(const nb_engine *e) { return nb_pages_look(e->pages).committed * e->page_bytes; }
 nb_dtype nb_engine_kv_type(const nb_engine *e) { return e->options.kv_type; }
 size_t nb_engine_capacity(const nb_engine *e) { return e->max_pages * NB_KV_PAGE; }
-bool   nb_engine_could_fit(const nb_engine *e, size_t tokens) { return pages_for(tokens) <= e->max_pages; }
+bool   nb_engine_could_fit(const nb_engine *e, size_t tokens) { return nb_pages_for(tokens) <= e->max_pages; }
 bool   nb_engine_fits(const nb_engine *e, size_t tokens)
 {
-    return e->count < (size_t)e->options.max_sequences && pages_for(tokens) <= e->max_pages - e->reserved;
+    return e->count < (size_t)e->options.max_sequences && nb_pages_for(tokens) <= e->max_pages - e->reserved;
 }
 
-/* ---- sequences --------------------------------------------------------------------------------------------------------- */
-
-static nb_status sequence_init(nb_sequence *s, const nb_prompt *p, nb_error *err)
+nb_engine_stats nb_engine_look(const nb_engine *e)
 {
-    size_t rows;
-    NB_TRY(nb_alloc(&s->ids, s->total, sizeof *s->ids, "token ids", err));
-    NB_TRY(nb_alloc(&s->position, 3 * p->count, sizeof *s->position, "positions", err));
-    NB_TRY(nb_alloc(&s->modality, p->count, 1, "tokens", err));
-    NB_TRY(nb_alloc(&s->pages, s->page_limit, sizeof *s->pages, "KV page table", err));
-    memcpy(s->ids, p->ids, p->count * sizeof *s->ids);
-    memcpy(s->position, p->position, 3 * p->count * sizeof *s->position);
-    memcpy(s->modality, p->modality, p->count);
-    return nb_prompt_visual(s->engine->model, p, &s->visual, &rows, err);
+    nb_engine_stats s = e->stats;
+    s.pages = nb_pages_look(e->pages);
+    s.page_bytes = e->page_bytes;
+    s.sequences = e->count;
+    for (size_t i = 0; i < e->count; i++) s.waiting += e->sequences[i]->page_count == 0;
+    return s;
 }
 
-static void sequence_release(nb_sequence *s)
-{
-    free(s->ids);
-    free(s->position);
-    free(s->modality);
-    free(s->visual);
-    free(s->pages);
-    free(s);
-}
+/* ---- gathering --------------------------------------------------------------------------------------------------------- */
 
-nb_status nb_sequence_new(nb_sequence **out, nb_engine *e, const nb_prompt *prompt, size_t total, size_t logits_from,
-                          nb_on_logits *on_logits, void *context, nb_error *err)
+/* Pages of the last in line that is behind s and not part of this step go back; false when there is nobody. */
+static bool preempt_behind(nb_engine *e, const nb_sequence *s)
 {
-    *out = NULL;
-    if (total < prompt->count) total = prompt->count;
-    if (!nb_engine_fits(e, total))
-        return nb_fail(err, NB_ERR_BUDGET,
-                       "a sequence of %zu tokens (%zu of them the prompt) does not fit: room for %zu of %zu tokens is left; raise the "
-                       "context size or lower max_pixels",
-                       total, prompt->count, (e->max_pages - e->reserved) * NB_KV_PAGE, nb_engine_capacity(e));
-    NB_TRY(nb_alloc(out, 1, sizeof **out, "sequence", err));
-    nb_sequence *s = *out;
-    *s = (nb_sequence){ .engine = e, .prompt = prompt->count, .known = prompt->count, .total = total, .rope_delta = prompt->rope_delta,
-                        .logits_from = logits_from, .on_logits = on_logits, .context = context, .page_limit = pages_for(total) };
-    nb_status status = sequence_init(s, prompt, err);
-    if (status != NB_OK) {
-        sequence_release(s);
-        *out = NULL;
-        return status;
+    for (size_t i = e->count; i-- > 0 && e->sequences[i] != s;) {
+        nb_sequence *victim = e->sequences[i];
+        if (victim->page_count == 0 || victim->in_step) continue;
+        nb_sequence_rewind(victim);
+        e->stats.preemptions++;
+        return true;
     }
-    e->reserved += s->page_limit;
-    e->sequences[e->count++] = s;
-    return NB_OK;
+    return false;
 }
 
-void nb_sequence_free(nb_sequence *s)
+/* Pages for the tokens up to `tokens`, as far as they can be had; returns how many tokens have one. */
+static size_t grow(nb_engine *e, nb_sequence *s, size_t tokens)
 {
-    if (!s) return;
-    nb_engine *e = s->engine;
-    for (size_t i = 0; i < s->page_count; i++) e->idle[e->idle_count++] = s->pages[i];
-    e->reserved -= s->page_limit;
-    size_t at = 0;
-    while (e->sequences[at] != s) at++;
-    memmove(e->sequences + at, e->sequences + at + 1, (--e->count - at) * sizeof *e->sequences);
-    sequence_release(s);
-}
-
-nb_status nb_sequence_push(nb_sequence *s, int32_t token, nb_error *err)
-{
-    if (s->known == s->total)
-        return nb_fail(err, NB_ERR_ARGUMENT, "the sequence was made for %zu tokens", s->total);
-    if (token < 0 || token >= s->engine->model->config.vocab)
-        return nb_fail(err, NB_ERR_ARGUMENT, "token id %d is outside the vocabulary of %d", token, s->engine->model->config.vocab);
-    s->ids[s->known++] = token;
-    return NB_OK;
-}
-
-size_t nb_sequence_length(const nb_sequence *s) { return s->known; }
-size_t nb_sequence_done(const nb_sequence *s) { return s->done; }
-
-void nb_sequence_truncate(nb_sequence *s, size_t length)
-{
-    if (length < s->prompt) length = s->prompt;
-    if (length < s->known) s->known = length;
-    if (s->done > s->known) s->done = s->known;
-}
-
-/* Pages for tokens up to `tokens`; the reservation guarantees that there are enough. */
-static nb_status sequence_grow(nb_sequence *s, size_t tokens, nb_error *err)
-{
-    nb_engine    *e = s->engine;
-    const nb_ops *ops = &e->model->ops;
-    while (s->page_count < pages_for(tokens)) {
-        if (s->page_count + 1 > s->page_limit) return nb_fail(err, NB_ERR_BUDGET, "the sequence outgrew its %zu tokens", s->total);
-        bool  fresh = e->idle_count == 0;
-        void *page = fresh ? ops->alloc(ops, e->page_bytes) : e->idle[--e->idle_count];
-        if (!page) return nb_fail(err, NB_ERR_MEMORY, "no memory for a KV page of %zu bytes after %zu pages", e->page_bytes, e->allocated);
-        e->allocated += fresh;
-        s->pages[s->page_count++] = page;
+    while (s->page_count < nb_pages_for(tokens)) {
+        nb_page *page = nb_pages_take(e->pages);
+        if (page) {
+            s->held[s->page_count] = page;
+            s->pages[s->page_count++] = nb_page_data(page);
+        } else if (!preempt_behind(e, s)) {
+            break;
+        }
     }
-    return NB_OK;
+    size_t room = s->page_count * NB_KV_PAGE;
+    return room < tokens ? room : tokens;
 }
 
-/* ---- the step ---------------------------------------------------------------------------------------------------------- */
-
-/* Take `rows` rows of s into the step at `first`. */
-static nb_status take(nb_engine *e, nb_sequence *s, size_t span, size_t first, size_t rows, nb_error *err)
+/* Take up to `rows` rows of s into the step at `first`; returns how many. */
+static size_t take(nb_engine *e, nb_sequence *s, size_t span, size_t first, size_t rows)
 {
-    NB_TRY(sequence_grow(s, s->done + rows, err));
+    rows = grow(e, s, s->done + rows) - s->done;
+    if (rows == 0) return 0;
     e->spans[span] = (nb_span){ .first = first, .rows = rows, .past = s->done, .pages = s->pages };
     e->owners[span] = s;
-    size_t stride = e->options.chunk;
+    s->in_step = true;
     for (size_t r = 0; r < rows; r++) {
-        size_t t = s->done + r;
-        e->ids[first + r] = s->ids[t];
-        for (int a = 0; a < 3; a++)
-            e->position[a * stride + first + r] = t < s->prompt ? s->position[a * s->prompt + t] : (int32_t)t + s->rope_delta;
+        e->ids[first + r] = s->ids[s->done + r];
+        for (int a = 0; a < 3; a++) e->position[a * e->options.chunk + first + r] = nb_sequence_position(s, a, s->done + r);
     }
-    return NB_OK;
+    return rows;
+}
+
+/* A sequence that has no pages begins only when all that it has to compute, and the next token, would find some. */
+static bool may_begin(const nb_engine *e, const nb_sequence *s)
+{
+    nb_pages_stats p = nb_pages_look(e->pages);
+    size_t         want = nb_pages_for(s->known + 1 < s->total ? s->known + 1 : s->total);
+    return s->page_count > 0 || !e->options.overcommit || want <= p.max - p.held;
 }
 
 /* Decode rows first, then as much of the waiting prompts as the chunk holds. */
-static nb_status gather(nb_engine *e, size_t *span_count, size_t *row_count, nb_error *err)
+static void gather(nb_engine *e, size_t *span_count, size_t *row_count)
 {
-    size_t spans = 0, rows = 0;
-    for (int decode = 1; decode >= 0; decode--)
-        for (size_t i = 0; i < e->count && rows < e->options.chunk; i++) {
+    size_t spans = 0, rows = 0, limit = e->options.chunk;
+    for (size_t i = 0; i < e->count; i++) e->sequences[i]->in_step = false;
+    for (int decode = 1; decode >= 0; decode--) {
+        if (!decode && rows && rows + e->options.mixed_chunk < limit) limit = rows + e->options.mixed_chunk;
+        for (size_t i = 0; i < e->count && rows < limit; i++) {
             nb_sequence *s = e->sequences[i];
-            size_t       left = s->known - s->done;
-            if (left == 0 || (left == 1 && s->done >= s->prompt) != decode) continue;
-            size_t n = left < e->options.chunk - rows ? left : e->options.chunk - rows;
-            NB_TRY(take(e, s, spans++, rows, n, err));
+            if (s->failed || s->known == s->done || (s->done >= s->prompt) != decode || !may_begin(e, s)) continue;
+            if (!decode && e->options.prefix_cache) nb_sequence_adopt(s);
+            size_t left = s->known - s->done, n = take(e, s, spans, rows, left < limit - rows ? left : limit - rows);
             rows += n;
+            spans += n > 0;
         }
+    }
     *span_count = spans;
     *row_count = rows;
-    return NB_OK;
 }
+
+/* Nobody advances although somebody has rows to compute: the first in line finds no memory even alone. */
+static const nb_error *fail_first(nb_engine *e)
+{
+    for (size_t i = 0; i < e->count; i++) {
+        nb_sequence *s = e->sequences[i];
+        if (s->failed || s->known == s->done) continue;
+        nb_pages_stats p = nb_pages_look(e->pages);
+        nb_fail(&s->failure, p.refused ? NB_ERR_MEMORY : NB_ERR_BUDGET, "no memory for a KV page of %zu bytes: %zu of %zu are there, %zu of "
+                "them in use", e->page_bytes, p.committed, p.max, p.held);
+        nb_sequence_rewind(s);
+        s->failed = true;
+        return &s->failure;
+    }
+    return NULL;
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------------- */
 
 /* x = embedding rows, then the visual rows over the pads. */
 static void embed(nb_engine *e, size_t spans, size_t rows)
@@ -257,18 +194,11 @@ static void embed(nb_engine *e, size_t spans, size_t rows)
     const nb_ops   *ops = &m->ops;
     size_t          hidden = (size_t)m->config.hidden;
     ops->embed(ops, e->x, e->ids, rows, &m->embed);
-    for (size_t i = 0; i < spans; i++) {
-        nb_sequence *s = e->owners[i];
-        if (!s->visual) continue;
-        for (size_t r = 0; r < e->spans[i].rows; r++) {
-            size_t t = e->spans[i].past + r, run = 0;
-            while (r + run < e->spans[i].rows && t + run < s->prompt && s->modality[t + run] != NB_TOKEN_TEXT) run++;
-            if (run == 0) continue;
-            ops->upload(ops, e->x + (e->spans[i].first + r) * hidden, s->visual + s->visual_next * hidden, run * hidden * sizeof(float));
-            s->visual_next += run;
-            r += run - 1;
+    for (size_t i = 0; i < spans; i++)
+        for (size_t r = 0, run; r < e->spans[i].rows; r += run) {
+            const float *visual = nb_sequence_visual(e->owners[i], e->spans[i].past + r, e->spans[i].rows - r, &run);
+            if (visual) ops->upload(ops, e->x + (e->spans[i].first + r) * hidden, visual, run * hidden * sizeof(float));
         }
-    }
 }
 
 static void run_layers(nb_engine *e, size_t spans, size_t rows)
@@ -287,37 +217,49 @@ static void run_layers(nb_engine *e, size_t spans, size_t rows)
 
 static bool wanted(const nb_engine *e, size_t span, size_t row)
 {
-    return e->owners[span]->on_logits && row >= e->owners[span]->logits_from;
+    return e->owners[span]->options.on_logits && row >= e->owners[span]->handed;
+}
+
+typedef struct {
+    nb_sequence *s;
+    size_t       row;
+} wanted_row;
+
+/* Logits of n neighbouring rows from x + first on, to their owners. */
+static nb_status hand_run(nb_engine *e, const wanted_row *run, size_t first, size_t n, nb_error *err)
+{
+    const nb_model *m = e->model;
+    const nb_ops   *ops = &m->ops;
+    size_t          vocab = (size_t)m->config.vocab;
+    nb_head_forward(m, e->scratch, e->x + first * (size_t)m->config.hidden, n, e->logits);
+    ops->download(ops, e->host_logits, e->logits, n * vocab * sizeof(float));
+    NB_TRY(ops->status(ops, err));
+    for (size_t j = 0; j < n; j++) {
+        nb_sequence *s = run[j].s;
+        if (run[j].row >= s->done) continue; /* its token was forgotten meanwhile */
+        s->handed = run[j].row + 1;
+        NB_TRY(s->options.on_logits(s->options.context, s, run[j].row, e->host_logits + j * vocab, err));
+    }
+    return NB_OK;
 }
 
 /* Head over the wanted rows in runs of neighbours, at most HEAD_ROWS at a time. */
 static nb_status hand_out(nb_engine *e, size_t spans, nb_error *err)
 {
-    const nb_model *m = e->model;
-    const nb_ops   *ops = &m->ops;
-    size_t          vocab = (size_t)m->config.vocab, hidden = (size_t)m->config.hidden;
-    struct {
-        nb_sequence *s;
-        size_t       row;
-    } run[HEAD_ROWS];
-    size_t n = 0, first = 0;
+    wanted_row run[HEAD_ROWS];
+    size_t     n = 0, first = 0;
     for (size_t i = 0; i <= spans; i++) {
         size_t rows = i < spans ? e->spans[i].rows : 1;
         for (size_t r = 0; r < rows; r++) {
             bool   want = i < spans && wanted(e, i, e->spans[i].past + r);
             size_t at = i < spans ? e->spans[i].first + r : 0;
             if (n && (n == HEAD_ROWS || !want || at != first + n)) {
-                nb_head_forward(m, e->scratch, e->x + first * hidden, n, e->logits);
-                ops->download(ops, e->host_logits, e->logits, n * vocab * sizeof(float));
-                NB_TRY(ops->status(ops, err));
-                for (size_t j = 0; j < n; j++)
-                    NB_TRY(run[j].s->on_logits(run[j].s->context, run[j].s, run[j].row, e->host_logits + j * vocab, err));
+                NB_TRY(hand_run(e, run, first, n, err));
                 n = 0;
             }
             if (!want) continue;
             if (n == 0) first = at;
-            run[n].s = e->owners[i];
-            run[n++].row = e->spans[i].past + r;
+            run[n++] = (wanted_row){ e->owners[i], e->spans[i].past + r };
         }
     }
     return NB_OK;
@@ -327,19 +269,19 @@ nb_status nb_engine_step(nb_engine *e, size_t *advanced, nb_error *err)
 {
     size_t spans, rows;
     *advanced = 0;
-    NB_TRY(gather(e, &spans, &rows, err));
-    if (rows == 0) return NB_OK;
+    gather(e, &spans, &rows);
+    if (rows == 0) {
+        const nb_error *failure = fail_first(e);
+        return failure && !e->options.overcommit ? nb_fail(err, failure->status, "%s", failure->text) : NB_OK;
+    }
     embed(e, spans, rows);
     run_layers(e, spans, rows);
     NB_TRY(e->model->ops.status(&e->model->ops, err));
-    for (size_t i = 0; i < spans; i++) {
-        nb_sequence *s = e->owners[i];
-        s->done += e->spans[i].rows;
-        if (s->done >= s->prompt) {
-            free(s->visual);
-            s->visual = NULL;
-        }
-    }
+    for (size_t i = 0; i < spans; i++) e->owners[i]->done += e->spans[i].rows;
+    e->stats.steps++;
+    e->stats.rows += rows;
     *advanced = rows;
-    return hand_out(e, spans, err);
+    NB_TRY(hand_out(e, spans, err));
+    for (size_t i = 0; i < spans; i++) nb_sequence_settle(e->owners[i]);
+    return NB_OK;
 }

@@ -14,9 +14,11 @@ typedef struct {
 struct nb_sampler {
     nb_sampling options;
     int         vocab;
-    uint8_t    *seen;       /* [vocab] */
-    candidate  *candidates; /* [vocab] */
-    double     *weight;     /* [vocab] */
+    uint8_t    *seen;       /* [vocab] with a repetition penalty */
+    uint32_t   *produced;   /* [vocab] how often, with one of the other penalties */
+    candidate  *candidates; /* [vocab] unless greedy */
+    double     *weight;     /* [vocab] unless greedy */
+    float      *raw;        /* [vocab] the logits as they came, from the first time that a log probability is asked for */
     uint64_t    state;
 };
 
@@ -36,9 +38,13 @@ nb_status nb_sampler_new(nb_sampler **out, const nb_sampling *s, int vocab, nb_e
     p->options = *s;
     p->vocab = vocab;
     p->state = s->seed;
-    nb_status status = nb_alloc(&p->seen, (size_t)vocab, 1, "sampler", err);
-    if (status == NB_OK) status = nb_alloc(&p->candidates, (size_t)vocab, sizeof *p->candidates, "sampler", err);
-    if (status == NB_OK) status = nb_alloc(&p->weight, (size_t)vocab, sizeof *p->weight, "sampler", err);
+    bool      draws = !s->greedy && s->top_k != 1;
+    nb_status status = NB_OK;
+    if (s->repetition_penalty != 1) status = nb_alloc(&p->seen, (size_t)vocab, 1, "sampler", err);
+    if (status == NB_OK && (s->presence_penalty != 0 || s->frequency_penalty != 0))
+        status = nb_alloc(&p->produced, (size_t)vocab, sizeof *p->produced, "sampler", err);
+    if (status == NB_OK && draws) status = nb_alloc(&p->candidates, (size_t)vocab, sizeof *p->candidates, "sampler", err);
+    if (status == NB_OK && draws) status = nb_alloc(&p->weight, (size_t)vocab, sizeof *p->weight, "sampler", err);
     if (status != NB_OK) {
         nb_sampler_free(p);
         *out = NULL;
@@ -50,6 +56,8 @@ void nb_sampler_free(nb_sampler *s)
 {
     if (!s) return;
     free(s->seen);
+    free(s->produced);
+    free(s->raw);
     free(s->candidates);
     free(s->weight);
     free(s);
@@ -57,7 +65,7 @@ void nb_sampler_free(nb_sampler *s)
 
 void nb_sampler_saw(nb_sampler *s, const int32_t *ids, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; s->seen && i < n; i++)
         if (ids[i] >= 0 && ids[i] < s->vocab) s->seen[ids[i]] = 1;
 }
 
@@ -114,7 +122,8 @@ static int32_t draw(nb_sampler *s, const float *logits)
         while (k < n && s->candidates[k].logit == s->candidates[o->top_k - 1].logit) k++;
         n = k;
     }
-    double total = 0;
+    double total = 0, least = o->min_p > 0 ? log(o->min_p) : -INFINITY;
+    while (n > 1 && s->candidates[n - 1].logit - s->candidates[0].logit < least) n--;
     for (int i = 0; i < n; i++) total += s->weight[i] = exp((double)s->candidates[i].logit - s->candidates[0].logit);
     if (o->top_p < 1) { /* drop from the small end while the dropped share stays at or below 1 - top_p */
         double dropped = 0, limit = (1 - o->top_p) * total;
@@ -129,21 +138,54 @@ static int32_t draw(nb_sampler *s, const float *logits)
     return s->candidates[n - 1].id;
 }
 
-int32_t nb_sampler_next(nb_sampler *s, float *logits, float *logprob)
+/* Insertion into a short sorted list; ids come in ascending order, so that equal ones stay in it. */
+static void log_probabilities(nb_logprobs *out, const float *logits, int vocab, int top)
+{
+    double all = log_sum_exp(logits, vocab, logits[argmax(logits, vocab)]);
+    out->count = 0;
+    for (int i = 0; i < vocab && top > 0; i++) {
+        int at = out->count < top ? out->count : top;
+        if (at == top && !(logits[i] > out->top[top - 1].logprob)) continue;
+        if (out->count < top) out->count++;
+        else at--;
+        for (; at > 0 && logits[i] > out->top[at - 1].logprob; at--) out->top[at] = out->top[at - 1];
+        out->top[at] = (nb_token_logprob){ i, logits[i] };
+    }
+    for (int i = 0; i < out->count; i++) out->top[i].logprob = (float)(out->top[i].logprob - all);
+    out->chosen = (nb_token_logprob){ -1, (float)-all }; /* its logit is added once it is known */
+}
+
+static void adjust(const nb_sampler *s, float *logits, const nb_sampler_step *step)
 {
     const nb_sampling *o = &s->options;
-    double             all = 0;
-    float             *raw = NULL;
-    if (logprob) {
-        all = log_sum_exp(logits, s->vocab, logits[argmax(logits, s->vocab)]);
-        raw = malloc((size_t)s->vocab * sizeof *raw);
-        if (raw) memcpy(raw, logits, (size_t)s->vocab * sizeof *raw);
-    }
-    if (o->repetition_penalty != 1) {
+    if (s->seen) {
         float p = (float)o->repetition_penalty;
         for (int i = 0; i < s->vocab; i++)
             if (s->seen[i]) logits[i] = logits[i] < 0 ? logits[i] * p : logits[i] / p;
     }
+    if (s->produced)
+        for (int i = 0; i < s->vocab; i++)
+            if (s->produced[i])
+                logits[i] -= (float)(o->presence_penalty + o->frequency_penalty * (double)s->produced[i]);
+    for (int i = 0; i < o->bias_count; i++) logits[o->bias[i].id] += o->bias[i].value;
+    if (!step) return;
+    if (step->allowed)
+        for (int i = 0; i < s->vocab; i++)
+            if (!(step->allowed[i / 64] >> (i % 64) & 1)) logits[i] = -INFINITY;
+    for (int i = 0; i < step->banned_count; i++)
+        if (step->banned[i] >= 0 && step->banned[i] < s->vocab) logits[step->banned[i]] = -INFINITY;
+}
+
+int32_t nb_sampler_next(nb_sampler *s, float *logits, const nb_sampler_step *step)
+{
+    const nb_sampling *o = &s->options;
+    nb_logprobs       *wanted = step ? step->logprobs : NULL;
+    if (wanted) {
+        log_probabilities(wanted, logits, s->vocab, step->top < NB_TOP_LOGPROBS ? step->top : NB_TOP_LOGPROBS);
+        if (!s->raw) s->raw = malloc((size_t)s->vocab * sizeof *s->raw);
+        if (s->raw) memcpy(s->raw, logits, (size_t)s->vocab * sizeof *s->raw);
+    }
+    adjust(s, logits, step);
     int32_t id;
     if (o->greedy || o->top_k == 1) {
         id = argmax(logits, s->vocab);
@@ -152,8 +194,12 @@ int32_t nb_sampler_next(nb_sampler *s, float *logits, float *logprob)
             for (int i = 0; i < s->vocab; i++) logits[i] /= (float)o->temperature;
         id = draw(s, logits);
     }
-    if (logprob) *logprob = raw ? (float)(raw[id] - all) : NAN;
-    free(raw);
-    s->seen[id] = 1;
+    if (wanted) {
+        wanted->chosen.id = id;
+        wanted->chosen.logprob = s->raw ? wanted->chosen.logprob + s->raw[id] : NAN;
+    }
+    if (!(logits[id] > -INFINITY)) return -1;
+    if (s->seen) s->seen[id] = 1;
+    if (s->produced) s->produced[id]++;
     return id;
 }

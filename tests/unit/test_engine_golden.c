@@ -50,7 +50,7 @@ static float *all_logits(nb_engine *e, const nb_prompt *p, size_t from)
     int          vocab = nb_engine_model(e)->config.vocab;
     kept         k = { calloc((p->count - from) * (size_t)vocab, 4), vocab, from, 0 };
     size_t       advanced;
-    OK(nb_sequence_new(&s, e, p, p->count, from, keep, &k, &err), &err);
+    OK(nb_sequence_new(&s, e, p, &(nb_sequence_options){ .logits_from = from, .on_logits = keep, .context = &k }, &err), &err);
     do OK(nb_engine_step(e, &advanced, &err), &err);
     while (advanced);
     assert_int_equal(k.seen, p->count - from);
@@ -109,7 +109,7 @@ static void test_company(void **state)
         }
         for (int i = 0; i < 3; i++) {
             k[i] = (kept){ calloc(p[i].count * (size_t)model->config.vocab, 4), model->config.vocab, 0, 0 };
-            OK(nb_sequence_new(&s[i], many, &p[i], p[i].count, 0, keep, &k[i], &err), &err);
+            OK(nb_sequence_new(&s[i], many, &p[i], &(nb_sequence_options){ .on_logits = keep, .context = &k[i] }, &err), &err);
         }
         size_t advanced;
         do OK(nb_engine_step(many, &advanced, &err), &err);
@@ -289,66 +289,6 @@ static void test_past_trained(void **state)
     nb_model_close(model);
 }
 
-/* ---- sampler ----------------------------------------------------------------------------------------------------------- */
-
-static nb_sampler *sampler(nb_sampling s, int vocab)
-{
-    nb_error    err;
-    nb_sampler *out;
-    OK(nb_sampler_new(&out, &s, vocab, &err), &err);
-    return out;
-}
-
-static void test_sampler(void **state)
-{
-    (void)state;
-    nb_sampling base = { .top_p = 1, .temperature = 1, .repetition_penalty = 1, .seed = 5 };
-    nb_sampling s = base;
-    float       logits[5] = { 1, 3, 3, -2, 0 }, logprob;
-
-    s.greedy = true; /* lowest id of a tie; log probability of the raw distribution */
-    nb_sampler *p = sampler(s, 5);
-    float       x[5];
-    memcpy(x, logits, sizeof x);
-    assert_int_equal(nb_sampler_next(p, x, &logprob), 1);
-    double z = exp(1) + 2 * exp(3) + exp(-2) + 1;
-    NEAR(logprob, log(exp(3) / z), 1e-6);
-    nb_sampler_free(p);
-
-    s.repetition_penalty = 2; /* positive scores shrink, negative grow, each seen id once */
-    p = sampler(s, 5);
-    nb_sampler_saw(p, (int32_t[]){ 1, 2, 1, 3 }, 4);
-    memcpy(x, logits, sizeof x);
-    assert_int_equal(nb_sampler_next(p, x, NULL), 1); /* 1.5 against 1 */
-    NEAR(x[1], 1.5, 0);
-    NEAR(x[3], -4, 0);
-    nb_sampler_free(p);
-
-    /* frequencies follow the softmax, top_k with ties keeps both, top_p drops the tail */
-    struct {
-        int    top_k;
-        double top_p, want[5];
-    } cases[] = {
-        { 0, 1, { exp(1) / z, exp(3) / z, exp(3) / z, exp(-2) / z, 1 / z } },
-        { 1 + 1, 1, { 0, 0.5, 0.5, 0, 0 } },
-        { 0, 0.9, { 0, 0.5, 0.5, 0, 0 } }, /* the two best hold 0.914 */
-        { 0, 0.95, { exp(1) / (z - 1 - exp(-2)), exp(3) / (z - 1 - exp(-2)), exp(3) / (z - 1 - exp(-2)), 0, 0 } },
-    };
-    for (size_t c = 0; c < NB_COUNT(cases); c++) {
-        int hits[5] = { 0 };
-        s = base;
-        s.top_k = cases[c].top_k;
-        s.top_p = cases[c].top_p;
-        p = sampler(s, 5);
-        for (int i = 0; i < 20000; i++) {
-            memcpy(x, logits, sizeof x);
-            hits[nb_sampler_next(p, x, NULL)]++;
-        }
-        for (int i = 0; i < 5; i++) NEAR(hits[i] / 20000.0, cases[c].want[i], 0.015);
-        nb_sampler_free(p);
-    }
-}
-
 static int set_up(void **state)
 {
     (void)state;
@@ -364,7 +304,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sampler), cmocka_unit_test(test_logits_ref), cmocka_unit_test(test_company),
+        cmocka_unit_test(test_logits_ref), cmocka_unit_test(test_company),
         cmocka_unit_test(test_answers), cmocka_unit_test(test_endings),    cmocka_unit_test(test_past_trained),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

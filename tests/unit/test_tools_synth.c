@@ -431,7 +431,7 @@ static void check_model(const nb_synth_options *o)
     NEAR(c->rms_eps, 1e-6, 1e-12);
     OK(nb_engine_new(&e, m, &engine, &err), &err);
     OK(nb_prompt_from_ids(&p, ids, NB_COUNT(ids), c, &err), &err);
-    OK(nb_sequence_new(&s, e, &p, NB_COUNT(ids), 0, look, &k, &err), &err);
+    OK(nb_sequence_new(&s, e, &p, &(nb_sequence_options){ .total = NB_COUNT(ids), .on_logits = look, .context = &k }, &err), &err);
     do OK(nb_engine_step(e, &advanced, &err), &err);
     while (advanced);
     assert_int_equal(k.rows, NB_COUNT(ids));

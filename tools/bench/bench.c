@@ -66,7 +66,8 @@ static nb_status start(runner *r, size_t count, size_t total, nb_error *err)
     nb_status status = nb_prompt_from_ids(&prompt, ids, count, c, err);
     free(ids);
     if (status != NB_OK) return status;
-    status = nb_sequence_new(&r->sequence, r->engine, &prompt, total, count - 1, ignore_logits, NULL, err);
+    const nb_sequence_options options = {.total = total, .logits_from = count - 1, .on_logits = ignore_logits};
+    status = nb_sequence_new(&r->sequence, r->engine, &prompt, &options, err);
     nb_prompt_free(&prompt);
     return status;
 }

@@ -84,8 +84,9 @@ nb_status nb_divergence_add(nb_divergence *d, nb_engine *reference, nb_engine *e
     if (reference && nb_engine_model(reference)->config.vocab != l.vocab)
         return nb_fail(err, NB_ERR_INPUT, "the models have vocabularies of %d and %d: they cannot be compared",
                        nb_engine_model(reference)->config.vocab, l.vocab);
-    if (reference) status = nb_sequence_new(&base, reference, prompt, 0, 0, keep_reference, &l, err);
-    if (status == NB_OK) status = nb_sequence_new(&model, engine, prompt, 0, 0, compare, &l, err);
+    const nb_sequence_options of_reference = {.on_logits = keep_reference, .context = &l}, of_model = {.on_logits = compare, .context = &l};
+    if (reference) status = nb_sequence_new(&base, reference, prompt, &of_reference, err);
+    if (status == NB_OK) status = nb_sequence_new(&model, engine, prompt, &of_model, err);
     while (status == NB_OK && advanced) {
         l.rows = 0;
         if (base) status = nb_engine_step(reference, &advanced, err);
