@@ -299,7 +299,7 @@ static nb_status check_arguments(const search *a, const float *mean_abs, const i
         if (tie && (tie[c] < 0 || tie[c] >= a->k))
             return nb_fail(err, NB_ERR_ARGUMENT, "AWQ: channel %d is tied to channel %d of %d", c, (int)tie[c], a->k);
     }
-    NB_TRY(nb_check_gram(a->h, a->k, err));
+    NB_TRY(nb_check_gram(a->h, a->k, a->pool, err));
     for (int i = 0; i < a->count; i++) {
         if (a->rows[i] <= 0) return nb_fail(err, NB_ERR_ARGUMENT, "AWQ: matrix %d has %d rows", i, a->rows[i]);
         if (nb_check_weights(a->consumers[i], a->rows[i], a->k, err) != NB_OK)

@@ -82,7 +82,7 @@ nb_status nb_awq_clip(float *w, const double *h, int n, int k, const nb_grid *gr
     NB_TRY(nb_grid_check(grid, err));
     if (n <= 0 || k <= 0) return nb_fail(err, NB_ERR_ARGUMENT, "AWQ: a matrix of %d x %d cannot be clipped", n, k);
     NB_TRY(nb_check_weights(w, n, k, err));
-    NB_TRY(nb_check_gram(h, k, err));
+    NB_TRY(nb_check_gram(h, k, pool, err));
     clip job = { .w = w, .h = h, .grid = grid, .n = n, .k = k, .row_tiles = (n + ROWS - 1) / ROWS };
     job.group = grid->group > 0 && grid->group < k ? grid->group : k;
     size_t groups = ((size_t)k + (size_t)job.group - 1) / (size_t)job.group, size = (size_t)job.group;

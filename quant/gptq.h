@@ -24,8 +24,23 @@ typedef struct {
     bool   fallback;   /* rounded to nearest: the factorisation failed at damp_max, or the solution lost more than that */
 } nb_gptq_report;
 
-/* w [n, k]; h [k, k] symmetric, read only.  Deterministic for any number of threads.  NaN or infinity in w or h, and |w|
- * beyond f16, are refused by name.  Takes 8 k^2 + 8 n k bytes beside its arguments. */
+/* What the matrices of one site share: the order of the columns and the factor of the damped H. */
+typedef struct nb_gptq_factor nb_gptq_factor;
+
+/* h [k, k] symmetric, borrowed until the factor is freed.  Its upper triangle is read and stays; below the diagonal the factor is
+ * put.  NaN and infinity are refused by name; a matrix that cannot be factored at damp_max is no error (the solver then rounds
+ * to nearest).  Takes 8 * 240 k + 4 * block * k bytes, and 8 * 256 k more while it works. */
+nb_status nb_gptq_factor_new(nb_gptq_factor **out, double *h, int k, const nb_gptq_options *options, nb_pool *pool, nb_error *err);
+void      nb_gptq_factor_free(nb_gptq_factor *f);
+/* Whether a factor serves these options too. */
+bool      nb_gptq_factor_fits(const nb_gptq_factor *f, const nb_gptq_options *options);
+
+/* w [n, k], k the factor's.  Deterministic for any number of threads.  NaN or infinity in w, and |w| beyond f16, are refused by
+ * name.  Takes n k bytes beside out, 8 * min(n, slab) k with slab = 192 rows a thread, at least 768, and 4 * block * k. */
+nb_status nb_gptq_solve(nb_codes *out, const float *w, int n, const nb_gptq_factor *f, const nb_gptq_options *options, nb_pool *pool,
+                        nb_gptq_report *report, nb_error *err);
+
+/* Both for one matrix; h is copied. */
 nb_status nb_gptq(nb_codes *out, const float *w, const double *h, int n, int k, const nb_gptq_options *options, nb_pool *pool,
                   nb_gptq_report *report, nb_error *err);
 

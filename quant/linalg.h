@@ -1,7 +1,7 @@
 /* linalg.h - the dense double arithmetic behind the solvers.
  *
- * BLAS is called single-threaded from tiles whose shape depends on the problem alone, so that a result has the same bits
- * for any number of threads.
+ * Work is cut into tiles whose shape depends on the problem alone, so that a result has the same bits for any number of
+ * threads; where BLAS does a tile it is single-threaded.
  */
 #ifndef NB_LINALG_H
 #define NB_LINALG_H
@@ -19,13 +19,32 @@ void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *inf
 void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info);
 
 /* Refuse, naming the place: a weight of w [n, k] that is NaN, infinite or beyond f16 (a scale could not hold it); an entry
- * of the Gram matrix h [k, k] that is NaN or beyond 1e100, which no input in f32 gives, or a negative diagonal. */
+ * of the upper triangle of the Gram matrix h [k, k] that is NaN or beyond 1e100, which no input in f32 gives, or a negative diagonal. */
 nb_status nb_check_weights(const float *w, int n, int k, nb_error *err);
-nb_status nb_check_gram(const double *h, int k, nb_error *err);
+nb_status nb_check_gram(const double *h, int k, nb_pool *pool, nb_error *err);
 
-/* a [k, k] row-major symmetric, of which only the lower triangle is read: a = L L'.  Afterwards the upper triangle with the
- * diagonal holds (L^-1)', and the rest is undefined.  *positive is false, and the upper triangle undefined, when a squared
- * pivot is not above floor: the matrix is not positive definite to working precision. */
-nb_status nb_cholesky_inverse(double *a, int k, double floor, bool *positive, nb_pool *pool, nb_error *err);
+/* The lower triangle of a symmetric matrix, in squares of NB_LOWER_TILE: those of the diagonal lie in `tiles`, the others at
+ * their place in a [k, k].  The rest of a is never touched: it may hold another matrix. */
+enum { NB_LOWER_TILE = 240 }; /* whole register tiles at every level */
+typedef struct {
+    int     k, blocks;
+    double *a;     /* borrowed */
+    double *tiles; /* [blocks, NB_LOWER_TILE, NB_LOWER_TILE] */
+} nb_lower;
+
+nb_status nb_lower_init(nb_lower *l, double *a, int k, nb_error *err); /* tiles are not set */
+void      nb_lower_free(nb_lower *l);
+
+/* Element (r, c), c <= r; it is followed by (r, c + 1) unless that begins a square of the diagonal. */
+static inline double *nb_lower_at(const nb_lower *l, int r, int c)
+{
+    int block = r / NB_LOWER_TILE;
+    return c >= block * NB_LOWER_TILE ? l->tiles + ((size_t)block * NB_LOWER_TILE + r % NB_LOWER_TILE) * NB_LOWER_TILE + c % NB_LOWER_TILE
+                                      : l->a + (size_t)r * l->k + c;
+}
+
+/* A = L L' in place; above the diagonal the tiles hold anything.  *positive is false, and l undefined, when a squared pivot is not
+ * above floor: the matrix is not positive definite to working precision.  Takes 8 * 256 * k bytes and a little more. */
+nb_status nb_lower_factor(nb_lower *l, double floor, bool *positive, nb_pool *pool, nb_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 #ifndef NB_CPU_H
 #define NB_CPU_H
 
+#include "kernels/gemm.h"
 #include "kernels/ops.h"
 
 /* The definition of every operation (not memory and status, which belong to ops.c), and its parts, one per file. */
@@ -29,6 +30,9 @@ void nb_avx512_fill_matmul(nb_ops *ops);
 void nb_avx512_fill_rows(nb_ops *ops);
 void nb_avx512_fill_attention(nb_ops *ops);
 void nb_avx512_fill_gram(nb_ops *ops);
+
+/* The products of gemm.h; ref is in gemm.c. */
+extern const nb_gemm nb_avx2_gemm, nb_avx512_gemm;
 
 /* What pack checks before it looks at numbers, the same at every level: count > 0; one kind, k and (ints) group; equal or
  * trivial g_idx with 0 <= g_idx[i] < groups.  Fills kind, dtype, k, group and n (the sum) of *out and zeroes the rest. */
