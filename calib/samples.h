@@ -32,6 +32,7 @@ typedef struct {
     uint64_t   by_modality[3];
     size_t     too_long;    /* left out by seq_len */
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
+    double     waited_s;    /* spent waiting for the spool in passes */
     size_t     capacity, hidden_capacity;
 } nb_samples;
 
@@ -49,6 +50,7 @@ void      nb_samples_free(nb_samples *s); /* zeroes it */
 typedef struct {
     void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
     void    *context;
+    int      sites; /* how many of them are wanted, from the first on: a pass that keeps nothing ends there; 0: all */
 } nb_sample_tap;
 /* Run one layer over all samples.  keep: hidden is replaced by the outputs; otherwise it is left as it is (statistics
  * passes).  tap may be NULL. */

@@ -137,8 +137,9 @@ static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t en
     }
     assert(at == rows);
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
-    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
-                     &p->tap);
+    nb_site last = keep || !p->tap.tap || !p->tap.tap->sites ? NB_SITES : (nb_site)(p->tap.tap->sites - 1);
+    nb_layer_forward_until(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, last,
+                           p->tap.tap ? forward_tap : NULL, &p->tap);
     NB_TRY(ops->status(ops, err));
     for (size_t i = first; i < end && keep; i++)
         NB_TRY(sample_out(p, s, i, p->x_d + p->span[i - first].first * hidden, s->prompts[i].count * hidden, ops, err));

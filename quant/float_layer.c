@@ -2,6 +2,7 @@
 #include "quant/float_layer.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,22 +40,84 @@ void nb_float_layer_free(nb_float_layer *l)
     memset(l, 0, sizeof *l);
 }
 
+/* ---- a matrix as floats, row by row in parallel ------------------------------------------------------------------------- */
+
+typedef struct {
+    const nb_weights *w;
+    float            *out; /* [n, k] */
+    atomic_int        bad; /* first row with a value that is not finite, or n */
+} float_rows;
+
+static void row_to_floats(float *out, const nb_weights *w, size_t row, size_t first, size_t count)
+{
+    nb_to_f32(out, (const char *)w->data + (row * (size_t)w->k + first) * nb_dtype_size(w->dtype), w->dtype, count);
+}
+
+static void check_row(void *context, size_t row, int thread)
+{
+    (void)thread;
+    float_rows *f = context;
+    float       values[1024];
+    size_t      k = (size_t)f->w->k;
+    bool        finite = true;
+    for (size_t first = 0; first < k; first += NB_COUNT(values)) {
+        size_t   n = k - first < NB_COUNT(values) ? k - first : NB_COUNT(values);
+        uint32_t most = 0; /* of the magnitudes as bits, which order as the numbers do */
+        row_to_floats(values, f->w, row, first, n);
+        for (size_t i = 0; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, &values[i], sizeof bits);
+            bits &= 0x7fffffff;
+            most = bits > most ? bits : most;
+        }
+        finite &= most < 0x7f800000;
+    }
+    for (int seen = atomic_load(&f->bad); !finite && (int)row < seen;)
+        if (atomic_compare_exchange_weak(&f->bad, &seen, (int)row)) break;
+}
+
+static void fill_row(void *context, size_t row, int thread)
+{
+    (void)thread;
+    const float_rows *f = context;
+    row_to_floats(f->out + row * (size_t)f->w->k, f->w, row, 0, (size_t)f->w->k);
+}
+
+nb_status nb_float_layer_floats(nb_float_layer *l, int i, nb_pool *pool, nb_error *err)
+{
+    if (l->w[i]) return NB_OK;
+    NB_TRY(nb_alloc(&l->w[i], (size_t)l->n[i] * (size_t)l->k[i], sizeof(float), l->name[i], err));
+    float_rows f = {.w = &l->source[i].weights, .out = l->w[i]};
+    nb_parallel(pool, (size_t)l->n[i], fill_row, &f);
+    return NB_OK;
+}
+
+static nb_status check_values(const nb_float_layer *l, int i, const nb_model *model, nb_error *err)
+{
+    const nb_weights *w = &l->source[i].weights;
+    float_rows        f = {.w = w, .bad = w->n};
+    nb_parallel(model->ops.pool, (size_t)w->n, check_row, &f);
+    if (f.bad == w->n) return NB_OK;
+    for (int c = 0; c < w->k; c++) {
+        float value;
+        row_to_floats(&value, w, (size_t)f.bad, (size_t)c, 1);
+        if (!isfinite(value))
+            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s.weight' holds %f at row %d, column %d; a model with such a weight "
+                           "cannot be quantized", nb_checkpoint_path(model->checkpoint), l->name[i], (double)value, f.bad, c);
+    }
+    return NB_OK;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+
 static nb_status read_linear(nb_float_layer *out, int i, const nb_model *model, nb_error *err)
 {
-    size_t     n = (size_t)out->n[i], count = n * (size_t)out->k[i];
     nb_linear *source = &out->source[i];
     NB_TRY(nb_linear_read(source, model->checkpoint, &model->config.quant, out->name[i], out->n[i], out->k[i], i <= NB_V, err));
     if (source->weights.kind != NB_W_FLOAT)
         return nb_fail(err, NB_ERR_INPUT, "%s: '%s' is already quantized; give the float checkpoint it was made from",
                        nb_checkpoint_path(model->checkpoint), out->name[i]);
-    NB_TRY(nb_alloc(&out->w[i], count, sizeof(float), out->name[i], err));
-    nb_weights_to_f32(out->w[i], &source->weights);
-    for (size_t j = 0; j < count; j++)
-        if (!isfinite(out->w[i][j]))
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s.weight' holds %f at row %zu, column %zu; a model with such a weight "
-                           "cannot be quantized", nb_checkpoint_path(model->checkpoint), out->name[i], (double)out->w[i][j],
-                           j / (size_t)out->k[i], j % (size_t)out->k[i]);
-    return NB_OK;
+    return check_values(out, i, model, err);
 }
 
 /* A vector as it will be written: values already rounded to the written type. */

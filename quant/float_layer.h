@@ -12,7 +12,7 @@ typedef struct {
     char      name[NB_LINEARS][64];   /* model.layers.0.self_attn.q_proj */
     int       n[NB_LINEARS], k[NB_LINEARS];
     nb_linear source[NB_LINEARS];     /* as the checkpoint holds them */
-    float    *w[NB_LINEARS];          /* [n, k]; the solvers change these */
+    float    *w[NB_LINEARS];          /* [n, k]; the solvers change these.  NULL until nb_float_layer_floats */
     float    *divisor[NB_LINEARS];    /* [n] what AWQ divided the rows by; NULL: nothing */
     float    *bias[3];                /* [n] of q, k, v; values of bias_dtype */
     char      norm_name[2][64];       /* before attention, before the MLP */
@@ -22,9 +22,11 @@ typedef struct {
 
 /* The names and shapes alone. */
 void      nb_float_layer_shape(nb_float_layer *out, const nb_config *config, int layer);
-/* Everything.  Values that are not finite are refused by name.  Norms and biases are rounded to the type they are written in,
+/* Everything but w.  Values that are not finite are refused by name.  Norms and biases are rounded to the type they are written in,
  * so that all that follows sees what the file will hold. */
 nb_status nb_float_layer_read(nb_float_layer *out, const nb_model *model, const nb_plain *plain, int layer, nb_error *err);
+/* w of one matrix from its source. */
+nb_status nb_float_layer_floats(nb_float_layer *l, int linear, nb_pool *pool, nb_error *err);
 void      nb_float_layer_free(nb_float_layer *l);
 
 #endif

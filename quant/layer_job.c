@@ -26,6 +26,7 @@ static nb_status solve_layer(nb_layer_work *l, nb_error *err)
     bool last = l->index == l->job->model->config.layers - 1, sequential = o->method == NB_METHOD_GPTQ && o->true_sequential;
     bool rtn = o->method == NB_METHOD_RTN;
     bool keep_float = !rtn && !last && !o->propagate_quantized;
+    l->keep_source = sequential && keep_float;
     start_float(l, l->now);
     if (!rtn && !sequential) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float, err));
     if (o->method == NB_METHOD_AWQ) NB_TRY(nb_layer_smooth(l, err));
@@ -36,9 +37,9 @@ static nb_status solve_layer(nb_layer_work *l, nb_error *err)
     if (sequential && keep_float) {
         nb_linear source[NB_LINEARS];
         start_float(l, source);
-        NB_TRY(nb_layer_run(l, source, false, true, err));
+        NB_TRY(nb_layer_run(l, source, 0, true, err));
     }
-    if (!rtn && !last && o->propagate_quantized) NB_TRY(nb_layer_run(l, l->now, false, true, err));
+    if (!rtn && !last && o->propagate_quantized) NB_TRY(nb_layer_run(l, l->now, 0, true, err));
     return nb_layer_write(l, err);
 }
 
@@ -75,7 +76,7 @@ static nb_status replay(nb_layer_work *l, nb_error *err)
         NB_TRY(nb_float_layer_read(&l->f, job->model, &job->plain, l->index, err));
         start_float(l, l->now);
     }
-    return nb_layer_run(l, l->now, false, true, err);
+    return nb_layer_run(l, l->now, 0, true, err);
 }
 
 nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
@@ -107,7 +108,9 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     l->job = job;
     l->index = layer;
     for (int i = 0; i < NB_LINEARS; i++) l->grid[i] = job->options.grid;
+    nb_moment start = nb_moment_now();
     nb_status status = nb_float_layer_read(&l->f, job->model, &job->plain, layer, err);
+    nb_job_spent(job, NB_PHASE_READ, start, 0);
     for (int i = 0; i < NB_LINEARS && !status; i++)
         snprintf(nb_layer_matrix(l, i)->name, sizeof nb_layer_matrix(l, i)->name, "%s", l->f.name[i]);
     if (!status) status = solve_layer(l, err);

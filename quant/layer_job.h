@@ -29,6 +29,13 @@ typedef struct {
 /* Tell the world what comes next; NB_ERR_STOPPED when it wants no more. */
 nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Time since start, and what was computed in it, belong to a phase. */
+typedef struct {
+    double wall, cpu;
+} nb_moment;
+nb_moment nb_moment_now(void);
+void      nb_job_spent(nb_job *job, nb_phase phase, nb_moment start, double flop);
+
 /* Announce the tensors of a layer to the writer. */
 nb_status nb_layer_job_declare(nb_job *job, int layer, nb_error *err);
 /* Read, measure, solve, write, and make the inputs of the next layer. */

@@ -43,15 +43,32 @@ static void take_codes(nb_layer_work *l, int i)
                             .bias = i <= NB_V ? l->f.bias[i] : NULL};
     free(l->f.w[i]);
     l->f.w[i] = NULL;
+    if (!l->keep_source) nb_linear_free(&l->f.source[i]);
 }
 
-static nb_status solve_gptq(nb_layer_work *l, int i, const double *h, nb_error *err)
+/* The matrices of a site share its factor. */
+static nb_status factor_of(nb_layer_work *l, int i, double *h, const nb_gptq_options *options, nb_error *err)
+{
+    nb_moment start = nb_moment_now();
+    double    k = l->f.k[i];
+    if (l->factor && nb_gptq_factor_fits(l->factor, options)) return NB_OK;
+    nb_gptq_factor_free(l->factor);
+    NB_TRY(nb_gptq_factor_new(&l->factor, h, l->f.k[i], options, l->job->ops->pool, err));
+    nb_job_spent(l->job, NB_PHASE_FACTOR, start, k * k * k / 3);
+    return NB_OK;
+}
+
+static nb_status solve_gptq(nb_layer_work *l, int i, double *h, nb_error *err)
 {
     const nb_quantize_options *o = &l->job->options;
     nb_gptq_options            options = {.grid = l->grid[i], .damp = o->damp, .damp_max = o->damp_max, .block = o->block,
                                           .order = o->order, .static_groups = o->static_groups, .mse = o->mse};
     nb_gptq_report             r = {0};
-    NB_TRY(nb_gptq(&l->codes[i], l->f.w[i], h, l->f.n[i], l->f.k[i], &options, l->job->ops->pool, &r, err));
+    NB_TRY(factor_of(l, i, h, &options, err));
+    nb_moment start = nb_moment_now();
+    double    k = l->f.k[i];
+    NB_TRY(nb_gptq_solve(&l->codes[i], l->f.w[i], l->f.n[i], l->factor, &options, l->job->ops->pool, &r, err));
+    nb_job_spent(l->job, NB_PHASE_SOLVE, start, 2.0 * l->f.n[i] * k * k);
     nb_matrix_report *m = nb_layer_matrix(l, i);
     m->loss = r.loss;
     m->rtn_loss = r.rtn_loss;
@@ -84,25 +101,34 @@ static nb_status solve_awq(nb_layer_work *l, int i, const double *h, nb_error *e
     return status;
 }
 
+static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
+{
+    nb_moment start = nb_moment_now();
+    NB_TRY(nb_float_layer_floats(&l->f, i, l->job->ops->pool, err));
+    nb_job_spent(l->job, NB_PHASE_READ, start, 0);
+    if (l->job->options.method == NB_METHOD_GPTQ) return solve_gptq(l, i, h, err);
+    start = nb_moment_now();
+    nb_status status = l->job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err) : solve_rtn(l, i, err);
+    nb_job_spent(l->job, NB_PHASE_SOLVE, start, 0);
+    return status;
+}
+
 nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
 {
     nb_job *job = l->job;
     NB_TRY(nb_job_step(job, err, "layer %d of %d: %s", l->index + 1, job->model->config.layers, site_names[site]));
-    double start = nb_seconds();
-    for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
-        const double *h = l->stats[site].gram;
-        nb_status     status = job->options.method == NB_METHOD_GPTQ  ? solve_gptq(l, i, h, err)
-                             : job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err)
-                                                                    : solve_rtn(l, i, err);
-        if (status) {
+    nb_status status = NB_OK;
+    for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
+        status = solve_linear(l, i, l->stats[site].gram, err);
+        if (status)
             nb_error_within(err, "%s", l->f.name[i]);
-            return status;
-        }
-        take_codes(l, i);
+        else
+            take_codes(l, i);
     }
+    nb_gptq_factor_free(l->factor);
+    l->factor = NULL;
     nb_stats_free(&l->stats[site]);
-    job->report->solve_s += nb_seconds() - start;
-    return NB_OK;
+    return status;
 }
 
 nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
@@ -113,8 +139,9 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
     nb_awq_report  reports[NB_SITES];
     double        *gram[NB_SITES];
     float         *mean_abs[NB_SITES] = {0};
-    double         start = nb_seconds();
+    nb_moment      start = nb_moment_now();
     nb_status      status = NB_OK;
+    for (int i = 0; i < NB_LINEARS && !status; i++) status = nb_float_layer_floats(&l->f, i, pool, err);
     for (int site = 0; site < NB_SITES && !status; site++) {
         nb_stats *st = &l->stats[site];
         gram[site] = st->gram;
@@ -132,6 +159,6 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
             nb_layer_matrix(l, i)->ratio = reports[site].ratio;
     for (int site = 0; site < NB_SITES; site++) free(mean_abs[site]);
-    job->report->solve_s += nb_seconds() - start;
+    nb_job_spent(job, NB_PHASE_SOLVE, start, 0);
     return status;
 }

@@ -13,14 +13,15 @@ typedef struct {
     nb_linear      now[NB_LINEARS];   /* the layer as it is: float, and codes once solved; borrows all its arrays */
     nb_codes       codes[NB_LINEARS];
     nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
-    double         gram_s;            /* time in the tap */
+    nb_gptq_factor *factor;           /* of the site that is being solved; NULL: not needed, or not yet */
+    bool           keep_source;       /* the float layer is run again after it was solved */
 } nb_layer_work;
 
 nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);
 
-/* Pack the given linears and run them over all samples.  watch: fill the statistics of the sites that want them; keep: the outputs
- * become the samples' states. */
-nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], bool watch, bool keep, nb_error *err);
+/* Pack the given linears and run them over all samples.  sites: fill the statistics of those that want them among the first so many
+ * (0: none); keep: the outputs become the samples' states, otherwise the pass ends with the last of these sites. */
+nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], int sites, bool keep, nb_error *err);
 /* Statistics of sites first .. last of the layer as it is now, finished. */
 nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool keep, nb_error *err);
 

@@ -81,13 +81,13 @@ static nb_status write_vector(nb_job *job, const char *prefix, const char *suffi
 
 nb_status nb_layer_write(nb_layer_work *l, nb_error *err)
 {
-    double start = nb_seconds();
+    nb_moment start = nb_moment_now();
     for (int i = 0; i < 2; i++)
         NB_TRY(write_vector(l->job, l->f.norm_name[i], "", l->f.norm[i], l->job->model->config.hidden, l->f.norm_dtype[i], err));
     for (int i = 0; i < NB_LINEARS; i++) {
         NB_TRY(write_codes(l->job, l->f.name[i], &l->codes[i], err));
         if (i <= NB_V) NB_TRY(write_vector(l->job, l->f.name[i], ".bias", l->f.bias[i], l->f.n[i], l->f.bias_dtype[i], err));
     }
-    l->job->report->write_s += nb_seconds() - start;
+    nb_job_spent(l->job, NB_PHASE_WRITE, start, 0);
     return NB_OK;
 }

@@ -12,9 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "quant/config_out.h"
 #include "quant/resume.h"
+
+const char *const nb_phase_names[NB_PHASES] = {"data", "read", "forward", "gram", "factor", "solve", "pack", "spool", "write"};
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
@@ -41,6 +44,22 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
     else if (!go_on)
         return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
     return NB_OK;
+}
+
+nb_moment nb_moment_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (nb_moment){.wall = nb_seconds(), .cpu = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec};
+}
+
+void nb_job_spent(nb_job *job, nb_phase phase, nb_moment start, double flop)
+{
+    nb_phase_time *p = &job->report->phases[phase];
+    nb_moment      now = nb_moment_now();
+    p->seconds += now.wall - start.wall;
+    p->cpu += now.cpu - start.cpu;
+    p->flop += flop;
 }
 
 /* ---- what was asked for ------------------------------------------------------------------------------------------------ */
@@ -142,7 +161,7 @@ static nb_status open_source(nb_job *job, nb_error *err)
         nb_checkpoint_close(checkpoint);
         return status;
     }
-    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS, err));
+    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS | NB_OPEN_NO_HEAD, err));
     const nb_config *c = &job->model->config;
     if (c->quant.method != NB_QUANT_NONE)
         return nb_fail(err, NB_ERR_INPUT, "%s: is already quantized (%s, %d bits); give the float checkpoint it was made from",
@@ -172,8 +191,12 @@ static nb_status plan_output(nb_job *job, nb_error *err)
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
-    double              start = nb_seconds(), weight = 0;
-    if (job->options.method == NB_METHOD_RTN) return NB_OK;
+    nb_moment           start = nb_moment_now();
+    double              weight = 0;
+    if (job->options.method == NB_METHOD_RTN) {
+        nb_model_drop_embedding(job->model);
+        return NB_OK;
+    }
     job->options.data.embed = true; /* pictures of all samples at once can be larger than everything else */
     NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
     NB_TRY(nb_samples_embed(&job->samples, job->model, err));
@@ -186,7 +209,8 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     }
     if (weight == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality", job->options.data.path);
-    r->forward_s += nb_seconds() - start;
+    nb_model_drop_embedding(job->model);
+    nb_job_spent(job, NB_PHASE_DATA, start, 0);
     return NB_OK;
 }
 
@@ -208,12 +232,12 @@ static nb_status run_layers(nb_job *job, nb_error *err)
 
 static nb_status write_rest(nb_job *job, nb_error *err)
 {
-    double start = nb_seconds();
+    nb_moment start = nb_moment_now();
     NB_TRY(nb_plain_write(&job->plain, job->writer, job->model->checkpoint, &job->model->config, err));
     NB_TRY(nb_config_out(job->writer, &job->options, job->plain.f16, err));
     NB_TRY(nb_buf_status(&job->report->notes, "notes", err));
     NB_TRY(nb_writer_commit(job->writer, err));
-    job->report->write_s += nb_seconds() - start;
+    nb_job_spent(job, NB_PHASE_WRITE, start, 0);
     return NB_OK;
 }
 

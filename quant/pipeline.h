@@ -48,12 +48,33 @@ typedef struct {
     bool   fallback;
 } nb_matrix_report;
 
+/* Where the time of a run goes.  Arithmetic is counted as its formula says it, one multiplication and one addition as two. */
+typedef enum {
+    NB_PHASE_DATA,    /* reading the conversations and embedding them, pictures included */
+    NB_PHASE_READ,    /* a layer from the checkpoint, or waiting for it */
+    NB_PHASE_FORWARD, /* f32: 2 tokens n k a matrix, and causal attention */
+    NB_PHASE_GRAM,    /* f32: tokens k^2 a site, by symmetry */
+    NB_PHASE_FACTOR,  /* f64: k^3 / 3 a site */
+    NB_PHASE_SOLVE,   /* f32: 2 n k^2 a matrix, the second half for the loss of rounding to nearest */
+    NB_PHASE_PACK,    /* matrices into the order in which they are run, and codes into that of the file */
+    NB_PHASE_SPOOL,   /* waiting for hidden states */
+    NB_PHASE_WRITE,   /* waiting for files to be written */
+    NB_PHASES
+} nb_phase;
+extern const char *const nb_phase_names[NB_PHASES];
+
+/* cpu: of all threads; what else runs on the machine changes it little, and the seconds much. */
+typedef struct {
+    double seconds, cpu, flop;
+} nb_phase_time;
+
 typedef struct {
     nb_matrix_report *matrices; /* [count] 7 a layer */
     size_t   count;
     size_t   samples, tokens, too_long;
     uint64_t tokens_by_modality[3];
-    double   seconds, forward_s, gram_s, solve_s, write_s;
+    double   seconds;
+    nb_phase_time phases[NB_PHASES];
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
     nb_buf   adapters;              /* what was merged, one line each */

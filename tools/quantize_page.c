@@ -61,14 +61,10 @@ static quality judge(const nb_quantize_report *r)
 
 static void text_report(const nb_quantize_report *r, const quality *q, const nb_quantize_flags *opt, const nb_args *args, nb_buf *out)
 {
-    char method[40], bits[40], format[40], in[32], made[32], all[32], forward[32], gram[32], solve[32], write[32];
+    char method[40], bits[40], format[40], in[32], made[32], all[32];
     nb_human_bytes(in, (double)r->bytes_in);
     nb_human_bytes(made, (double)r->bytes_out);
     nb_human_time(all, r->seconds);
-    nb_human_time(forward, r->forward_s);
-    nb_human_time(gram, r->gram_s);
-    nb_human_time(solve, r->solve_s);
-    nb_human_time(write, r->write_s);
     nb_buf_printf(out, "%s: %s, %s bits, ", opt->out, nb_args_choice(args, "method", method),
                   nb_args_choice(args, "bits", bits));
     if (opt->group > 0) nb_buf_printf(out, "groups of %lld", (long long)opt->group);
@@ -89,7 +85,16 @@ static void text_report(const nb_quantize_report *r, const quality *q, const nb_
     if (q->compared)
         nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean,
                       q->compared, q->worst, r->matrices[q->worst_index].name);
-    nb_buf_printf(out, "  time    %s: layers %s, statistics %s, solving %s, writing %s\n", all, forward, gram, solve, write);
+    nb_buf_printf(out, "  time    %s:", all);
+    const char *comma = " ";
+    for (int i = 0; i < NB_PHASES; i++) {
+        char time[32];
+        if (r->phases[i].seconds < 0.01 * r->seconds) continue;
+        nb_human_time(time, r->phases[i].seconds);
+        nb_buf_printf(out, "%s%s %s", comma, nb_phase_names[i], time);
+        comma = ", ";
+    }
+    nb_buf_char(out, '\n');
 }
 
 static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices,
@@ -114,10 +119,15 @@ static void json_report(const nb_quantize_report *r, const quality *q, const cha
     nb_emit_int(&e, "dead_inputs", (int64_t)q->dead);
     nb_emit_number(&e, "max_input", r->max_input);
     nb_emit_number(&e, "seconds", r->seconds);
-    nb_emit_number(&e, "forward_s", r->forward_s);
-    nb_emit_number(&e, "gram_s", r->gram_s);
-    nb_emit_number(&e, "solve_s", r->solve_s);
-    nb_emit_number(&e, "write_s", r->write_s);
+    nb_emit_open(&e, "phases", '{');
+    for (int i = 0; i < NB_PHASES; i++) {
+        nb_emit_open(&e, nb_phase_names[i], '{');
+        nb_emit_number(&e, "seconds", r->phases[i].seconds);
+        nb_emit_number(&e, "cpu_seconds", r->phases[i].cpu);
+        nb_emit_number(&e, "gflop", r->phases[i].flop / 1e9);
+        nb_emit_close(&e);
+    }
+    nb_emit_close(&e);
     nb_emit_bytes(&e, "adapters", r->adapters.data ? r->adapters.data : "", r->adapters.size);
     nb_emit_bytes(&e, "notes", r->notes.data ? r->notes.data : "", r->notes.size);
     nb_emit_raw(&e, "matrices", rows.data ? rows.data : "[]");

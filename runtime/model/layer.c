@@ -59,6 +59,7 @@ void nb_layer_release(const nb_ops *ops, nb_layer *l)
 static nb_status pack_stack(const nb_ops *ops, nb_matrix *out, const nb_linear *linears, int count, nb_error *err)
 {
     nb_weights parts[3];
+    if (!linears[0].weights.n) return NB_OK;
     for (int i = 0; i < count; i++) parts[i] = linears[i].weights;
     return ops->pack(ops, out, parts, count, err);
 }
@@ -73,6 +74,7 @@ static nb_status pack_all(const nb_ops *ops, nb_layer *out, const nb_config *c, 
     NB_TRY(pack_stack(ops, &out->gate_up, linears + 4, 2, err));
     NB_TRY(pack_stack(ops, &out->down, linears + 6, 1, err));
     float *bias, *at;
+    if (!out->qkv.n) return NB_OK;
     NB_TRY(nb_alloc(&bias, (size_t)out->qkv.n, sizeof *bias, "qkv bias", err));
     at = bias;
     for (int i = 0; i < 3; i++) {
@@ -218,8 +220,8 @@ void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *positi
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
 
-void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
-                      size_t span_count, float *x, size_t rows, nb_tap *tap, void *tap_context)
+void nb_layer_forward_until(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
+                            size_t span_count, float *x, size_t rows, nb_site last, nb_tap *tap, void *tap_context)
 {
     const nb_config *c = &model->config;
     const nb_ops    *ops = &model->ops;
@@ -228,19 +230,29 @@ void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, c
 
     ops->rmsnorm(ops, s->norm, x, l->input_norm, rows, c->hidden, c->rms_eps);
     if (tap) tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden);
+    if (last == NB_SITE_QKV) return;
     ops->matmul(ops, s->qkv, wide, s->norm, hidden, rows, &l->qkv, l->qkv_bias, false);
     ops->rope(ops, s->qkv, wide, rows, c->heads + c->kv_heads, c->head_dim, s->cos, s->sin); /* q and k lie side by side */
     ops->kv_store(ops, attn, spans, span_count, s->qkv + q, s->qkv + q + kv, wide);
     ops->attend(ops, attn, spans, span_count, s->attn, q, s->qkv, wide);
     if (tap) tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q);
+    if (last == NB_SITE_O) return;
     ops->matmul(ops, x, hidden, s->attn, q, rows, &l->o, NULL, true);
 
     ops->rmsnorm(ops, s->norm, x, l->post_norm, rows, c->hidden, c->rms_eps);
     if (tap) tap(tap_context, NB_SITE_GATE_UP, s->norm, hidden, rows, c->hidden);
+    if (last == NB_SITE_GATE_UP) return;
     ops->matmul(ops, s->gate_up, 2 * inner, s->norm, hidden, rows, &l->gate_up, NULL, false);
     ops->gate(ops, s->act, s->gate_up, rows, c->intermediate, NB_ACT_SILU);
     if (tap) tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate);
+    if (last == NB_SITE_DOWN) return;
     ops->matmul(ops, x, hidden, s->act, inner, rows, &l->down, NULL, true);
+}
+
+void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
+                      size_t span_count, float *x, size_t rows, nb_tap *tap, void *tap_context)
+{
+    nb_layer_forward_until(model, l, s, attn, spans, span_count, x, rows, NB_SITES, tap, tap_context);
 }
 
 void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x, size_t rows, float *logits)

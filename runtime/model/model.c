@@ -10,18 +10,24 @@
 #include "runtime/model/rope.h"
 
 /* A float matrix that is not one of the decoder's linears (embedding, head). */
+static nb_status find_table(const nb_entry **e, const nb_model *model, const char *name, nb_error *err)
+{
+    const nb_config *c = &model->config;
+    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 2, (uint64_t[]){ (uint64_t)c->vocab, (uint64_t)c->hidden }, e, err));
+    nb_dtype type = (*e)->tensor->dtype;
+    if (type == NB_F32 || type == NB_BF16 || type == NB_F16) return NB_OK;
+    return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path((*e)->file), name,
+                   (*e)->tensor->dtype_name);
+}
+
 static nb_status open_table(nb_matrix *out, const nb_model *model, const char *name, nb_error *err)
 {
     const nb_config *c = &model->config;
     const nb_entry  *e;
-    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 2, (uint64_t[]){ (uint64_t)c->vocab, (uint64_t)c->hidden }, &e, err));
-    nb_dtype type = e->tensor->dtype;
-    if (type != NB_F32 && type != NB_BF16 && type != NB_F16)
-        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file), name,
-                       e->tensor->dtype_name);
-    void *data;
+    void            *data;
+    NB_TRY(find_table(&e, model, name, err));
     NB_TRY(nb_entry_read(e, &data, err));
-    nb_weights w = { .kind = NB_W_FLOAT, .n = c->vocab, .k = c->hidden, .dtype = type, .data = data };
+    nb_weights w = { .kind = NB_W_FLOAT, .n = c->vocab, .k = c->hidden, .dtype = e->tensor->dtype, .data = data };
     nb_status  status = model->ops.pack(&model->ops, out, &w, 1, err);
     free(data);
     return status;
@@ -58,8 +64,9 @@ static nb_status check_special_tokens(const nb_model *m, const char *directory, 
 
 static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
 {
-    nb_config  *c = &m->config;
-    const char *directory = nb_checkpoint_path(m->checkpoint);
+    nb_config      *c = &m->config;
+    const nb_entry *head;
+    const char     *directory = nb_checkpoint_path(m->checkpoint);
     NB_TRY(nb_config_open(c, directory, &m->notes, err));
     NB_TRY(nb_names_check(m->checkpoint, c, err));
     NB_TRY(nb_generation_config_open(&m->generation, directory, err));
@@ -79,7 +86,10 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
     NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
     NB_TRY(open_table(&m->embed, m, "model.embed_tokens.weight", err));
-    if (!c->tied) NB_TRY(open_table(&m->head, m, "lm_head.weight", err));
+    if (!c->tied && flags & NB_OPEN_NO_HEAD)
+        NB_TRY(find_table(&head, m, "lm_head.weight", err));
+    else if (!c->tied)
+        NB_TRY(open_table(&m->head, m, "lm_head.weight", err));
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
     NB_TRY(nb_vision_open(&m->vision, m, err));
     m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);
@@ -109,6 +119,14 @@ nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops
     *out = NULL;
     NB_TRY(nb_checkpoint_open(&checkpoint, directory, err)); /* first: it says best that this is no checkpoint directory */
     return nb_model_open_checkpoint(out, checkpoint, ops, flags, err);
+}
+
+void nb_model_drop_embedding(nb_model *m)
+{
+    nb_vision_close(&m->ops, m->vision);
+    m->vision = NULL;
+    m->ops.release(&m->ops, &m->embed);
+    m->ops.release(&m->ops, &m->head);
 }
 
 void nb_model_close(nb_model *m)

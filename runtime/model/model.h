@@ -40,18 +40,24 @@ typedef struct {
     nb_buf               notes;        /* warnings gathered while opening, one line each */
 } nb_model;
 
-enum { NB_OPEN_NO_LAYERS = 1 /* leave layers[] zeroed: the quantizer loads and drops them one by one */ };
+enum {
+    NB_OPEN_NO_LAYERS = 1, /* leave layers[] zeroed: the quantizer loads and drops them one by one */
+    NB_OPEN_NO_HEAD = 2,   /* leave head zeroed: nobody asks for logits */
+};
 
 nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err);
 /* The same from a checkpoint that is already open (its tensors may have edits); it belongs to the model from now on, and is
  * closed when this fails. */
 nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err);
 void      nb_model_close(nb_model *model);
+/* Give back what turns prompts into rows, the embedding and the vision tower, and the head: only layers are run from here on. */
+void      nb_model_drop_embedding(nb_model *model);
 nb_status nb_model_load_layer(nb_model *model, int layer, nb_layer *out, nb_error *err);
 /* The same layer in host memory, for the quantizer: norms [hidden] each; free the linears with nb_linear_free.  Order of
  * linears everywhere: q k v o gate up down. */
 nb_status nb_layer_read(const nb_model *model, int layer, float *input_norm, float *post_norm, nb_linear linears[7], nb_error *err);
-/* Build a packed layer from host arrays (the quantizer's own weights).  linears: q k v o gate up down. */
+/* Build a packed layer from host arrays (the quantizer's own weights).  linears: q k v o gate up down; matrices of which the first
+ * linear has no outputs (n = 0) are left out, for passes that end before them. */
 nb_status nb_layer_pack(const nb_ops *ops, nb_layer *out, const nb_config *config, const float *input_norm, const float *post_norm,
                         const nb_linear linears[7], nb_error *err);
 void      nb_layer_release(const nb_ops *ops, nb_layer *layer);
@@ -73,6 +79,10 @@ void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *positi
 /* One decoder layer over all spans, in place: x [rows, hidden].  attn describes this layer's place in the KV pages. */
 void nb_layer_forward(const nb_model *model, const nb_layer *layer, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
                       size_t span_count, float *x_d, size_t rows, nb_tap *tap, void *tap_context);
+/* The same up to the tap of `last`, whose linear and all after it are not run (NB_SITES: everything).  x is undefined afterwards
+ * when the pass ended early. */
+void nb_layer_forward_until(const nb_model *model, const nb_layer *layer, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
+                            size_t span_count, float *x_d, size_t rows, nb_site last, nb_tap *tap, void *tap_context);
 /* x [rows, hidden] -> logits [rows, vocab] (final norm and head). */
 void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x_d, size_t rows, float *logits_d);
 

@@ -191,6 +191,7 @@ static void rtn_holds_the_codes(void **state)
                 nb_codes  want;
                 nb_linear got;
                 size_t    n = (size_t)f.n[j], k = (size_t)f.k[j];
+                OK(nb_float_layer_floats(&f, j, pool, &err), &err);
                 OK(nb_rtn(&want, f.w[j], f.n[j], f.k[j], &o.grid, pool, &err), &err);
                 OK(nb_linear_read(&got, c, &config.quant, f.name[j], f.n[j], f.k[j], j <= NB_V, &err), &err);
                 assert_memory_equal(got.codes, want.codes, n * k);
@@ -282,6 +283,7 @@ static void check_solution(int i, nb_site site, const nb_float_layer *f, const n
     OK(nb_samples_layer(s, model, &layer, &tap, false, &err), &err);
     nb_layer_release(&ops, &layer);
     nb_stats_finish(&w.stats);
+    OK(nb_float_layer_floats((nb_float_layer *)f, i, pool, &err), &err);
     OK(nb_gptq(&want, f->w[i], w.stats.gram, f->n[i], f->k[i], &options, pool, &report, &err), &err);
     OK(nb_linear_read(&got, written->checkpoint, &written->config.quant, f->name[i], f->n[i], f->k[i], -1, &err), &err);
     assert_memory_equal(got.codes, want.codes, (size_t)f->n[i] * (size_t)f->k[i]);
@@ -419,6 +421,10 @@ static void folding_is_neutral(void **state)
     OK(nb_plain_scan(&plain, model->checkpoint, c, &err), &err);
     OK(nb_float_layer_read(&f, model, &plain, 2, &err), &err);
     OK(nb_float_layer_read(&g, model, &plain, 2, &err), &err);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        OK(nb_float_layer_floats(&f, i, pool, &err), &err);
+        OK(nb_float_layer_floats(&g, i, pool, &err), &err);
+    }
 
     double  *gram[NB_SITES], kept[NB_SITES];
     float   *mean[NB_SITES];
