@@ -14,6 +14,7 @@
 
 typedef struct {
     const nb_sample_tap *tap;
+    bool                 keep;     /* the pass goes on to its end */
     uint8_t             *modality; /* [max rows] of the batch */
     size_t               seen;     /* rows that came through the first site */
 } tap_batch;
@@ -96,11 +97,12 @@ static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *mo
     return NB_OK;
 }
 
-static void forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
+static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
 {
     tap_batch *t = context;
     if (site == NB_SITE_QKV) t->seen += rows;
     t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
+    return t->keep || t->tap->sites == 0 || (int)site + 1 < t->tap->sites;
 }
 
 static nb_status sample_in(const layer_pass *p, const nb_samples *s, size_t i, float *x_d, size_t values, const nb_ops *ops,
@@ -137,9 +139,9 @@ static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t en
     }
     assert(at == rows);
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
-    nb_site last = keep || !p->tap.tap || !p->tap.tap->sites ? NB_SITES : (nb_site)(p->tap.tap->sites - 1);
-    nb_layer_forward_until(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, last,
-                           p->tap.tap ? forward_tap : NULL, &p->tap);
+    p->tap.keep = keep;
+    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
+                     &p->tap);
     NB_TRY(ops->status(ops, err));
     for (size_t i = first; i < end && keep; i++)
         NB_TRY(sample_out(p, s, i, p->x_d + p->span[i - first].first * hidden, s->prompts[i].count * hidden, ops, err));

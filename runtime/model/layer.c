@@ -220,8 +220,8 @@ void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *positi
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
 
-void nb_layer_forward_until(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
-                            size_t span_count, float *x, size_t rows, nb_site last, nb_tap *tap, void *tap_context)
+void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
+                      size_t span_count, float *x, size_t rows, nb_tap *tap, void *tap_context)
 {
     const nb_config *c = &model->config;
     const nb_ops    *ops = &model->ops;
@@ -229,30 +229,20 @@ void nb_layer_forward_until(const nb_model *model, const nb_layer *l, nb_scratch
            kv = (size_t)c->kv_heads * c->head_dim, wide = q + 2 * kv;
 
     ops->rmsnorm(ops, s->norm, x, l->input_norm, rows, c->hidden, c->rms_eps);
-    if (tap) tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden);
-    if (last == NB_SITE_QKV) return;
+    if (tap && !tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden)) return;
     ops->matmul(ops, s->qkv, wide, s->norm, hidden, rows, &l->qkv, l->qkv_bias, false);
     ops->rope(ops, s->qkv, wide, rows, c->heads + c->kv_heads, c->head_dim, s->cos, s->sin); /* q and k lie side by side */
     ops->kv_store(ops, attn, spans, span_count, s->qkv + q, s->qkv + q + kv, wide);
     ops->attend(ops, attn, spans, span_count, s->attn, q, s->qkv, wide);
-    if (tap) tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q);
-    if (last == NB_SITE_O) return;
+    if (tap && !tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q)) return;
     ops->matmul(ops, x, hidden, s->attn, q, rows, &l->o, NULL, true);
 
     ops->rmsnorm(ops, s->norm, x, l->post_norm, rows, c->hidden, c->rms_eps);
-    if (tap) tap(tap_context, NB_SITE_GATE_UP, s->norm, hidden, rows, c->hidden);
-    if (last == NB_SITE_GATE_UP) return;
+    if (tap && !tap(tap_context, NB_SITE_GATE_UP, s->norm, hidden, rows, c->hidden)) return;
     ops->matmul(ops, s->gate_up, 2 * inner, s->norm, hidden, rows, &l->gate_up, NULL, false);
     ops->gate(ops, s->act, s->gate_up, rows, c->intermediate, NB_ACT_SILU);
-    if (tap) tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate);
-    if (last == NB_SITE_DOWN) return;
+    if (tap && !tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate)) return;
     ops->matmul(ops, x, hidden, s->act, inner, rows, &l->down, NULL, true);
-}
-
-void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
-                      size_t span_count, float *x, size_t rows, nb_tap *tap, void *tap_context)
-{
-    nb_layer_forward_until(model, l, s, attn, spans, span_count, x, rows, NB_SITES, tap, tap_context);
 }
 
 void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x, size_t rows, float *logits)

@@ -64,8 +64,10 @@ void      nb_layer_release(const nb_ops *ops, nb_layer *layer);
 
 /* The four linear input sites of a layer, in order of use. */
 typedef enum { NB_SITE_QKV, NB_SITE_O, NB_SITE_GATE_UP, NB_SITE_DOWN, NB_SITES } nb_site;
-/* Called with the input rows of a site: x [rows, k] with row stride ld (backend memory).  Also may be NULL. */
-typedef void nb_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k);
+/* Called with the input rows of a site: x [rows, k] with row stride ld (backend memory).  Also may be NULL.  false: what comes
+ * after the site is not needed, and the forward pass ends there.  The x_d of nb_layer_forward is at that time what the outputs of
+ * o and down are added to. */
+typedef bool nb_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k);
 
 /* Work space for up to `rows` tokens of one layer. */
 typedef struct nb_scratch nb_scratch;
@@ -79,10 +81,6 @@ void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *positi
 /* One decoder layer over all spans, in place: x [rows, hidden].  attn describes this layer's place in the KV pages. */
 void nb_layer_forward(const nb_model *model, const nb_layer *layer, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
                       size_t span_count, float *x_d, size_t rows, nb_tap *tap, void *tap_context);
-/* The same up to the tap of `last`, whose linear and all after it are not run (NB_SITES: everything).  x is undefined afterwards
- * when the pass ended early. */
-void nb_layer_forward_until(const nb_model *model, const nb_layer *layer, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
-                            size_t span_count, float *x_d, size_t rows, nb_site last, nb_tap *tap, void *tap_context);
 /* x [rows, hidden] -> logits [rows, vocab] (final norm and head). */
 void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x_d, size_t rows, float *logits_d);
 
