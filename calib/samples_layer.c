@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/lane.h"
+
 typedef struct {
     const nb_sample_tap *tap;
     bool                 keep;     /* the pass goes on to its end */
@@ -21,8 +23,11 @@ typedef struct {
 
 typedef struct {
     size_t      rows, pages, spans; /* of the largest batch */
-    size_t      longest;            /* tokens of a sample */
-    float      *host;               /* [longest, hidden] on the way from or to a spool; NULL without */
+    nb_lane    *lane;               /* with a spool, the only one that touches it during the pass; NULL without */
+    nb_samples *set;
+    size_t      hidden;
+    float      *in, *out;           /* [rows, hidden] the next batch from the spool, and the last one on its way to it */
+    size_t      in_ticket, out_ticket;
     nb_scratch *scratch;
     nb_attn     attn;
     char       *pool_d;             /* the pages */
@@ -60,8 +65,6 @@ static void measure(layer_pass *p, const nb_samples *s)
         if (pages > p->pages) p->pages = pages;
         if (end - first > p->spans) p->spans = end - first;
     }
-    for (size_t i = 0; i < s->count; i++)
-        if (s->prompts[i].count > p->longest) p->longest = s->prompts[i].count;
 }
 
 static void pass_free(layer_pass *p, const nb_ops *ops)
@@ -69,14 +72,23 @@ static void pass_free(layer_pass *p, const nb_ops *ops)
     nb_scratch_free(p->scratch);
     if (p->pool_d) ops->free(ops, p->pool_d);
     if (p->x_d) ops->free(ops, p->x_d);
-    free(p->host);
+    nb_lane_free(p->lane); /* before what its jobs write to */
+    free(p->in);
+    free(p->out);
     free(p->page);
     free(p->span);
     free(p->position);
     free(p->tap.modality);
 }
 
-static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *model, nb_error *err)
+static nb_status start_lane(layer_pass *p, bool keep, nb_error *err)
+{
+    NB_TRY(nb_alloc(&p->in, p->rows * p->hidden, sizeof *p->in, "hidden states", err));
+    if (keep) NB_TRY(nb_alloc(&p->out, p->rows * p->hidden, sizeof *p->out, "hidden states", err));
+    return nb_lane_new(&p->lane, err);
+}
+
+static nb_status pass_new(layer_pass *p, nb_samples *s, const nb_model *model, bool keep, nb_error *err)
 {
     const nb_config *c = &model->config;
     size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * sizeof(float); /* K of a page, then V */
@@ -88,7 +100,9 @@ static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *mo
     NB_TRY(nb_alloc(&p->span, p->spans, sizeof *p->span, "calibration spans", err));
     NB_TRY(nb_alloc(&p->position, 3 * p->rows, sizeof *p->position, "calibration positions", err));
     NB_TRY(nb_alloc(&p->tap.modality, p->rows, 1, "calibration rows", err));
-    if (s->spool) NB_TRY(nb_alloc(&p->host, p->longest * (size_t)c->hidden, sizeof *p->host, "hidden states", err));
+    p->set = s;
+    p->hidden = (size_t)c->hidden;
+    if (s->spool) NB_TRY(start_lane(p, keep, err));
     p->pool_d = model->ops.alloc(&model->ops, p->pages * 2 * half);
     p->x_d = model->ops.alloc(&model->ops, p->rows * (size_t)c->hidden * sizeof(float));
     if (!p->pool_d || !p->x_d)
@@ -105,32 +119,89 @@ static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, 
     return t->keep || t->tap->sites == 0 || (int)site + 1 < t->tap->sites;
 }
 
-static nb_status sample_in(const layer_pass *p, const nb_samples *s, size_t i, float *x_d, size_t values, const nb_ops *ops,
-                           nb_error *err)
+/* ---- the spool, on the lane: the next batch comes, and the last one goes, while this one is computed ----------------- */
+
+static nb_status load_batch(void *context, size_t first, nb_error *err)
 {
-    if (s->spool) NB_TRY(nb_spool_get(s->spool, i, p->host, values, err));
-    ops->upload(ops, x_d, s->spool ? p->host : s->hidden[i], values * sizeof(float));
+    layer_pass *p = context;
+    size_t      rows, pages, end = batch_end(p->set, first, &rows, &pages);
+    float      *to = p->in;
+    for (size_t i = first; i < end; i++) {
+        size_t values = p->set->prompts[i].count * p->hidden;
+        NB_TRY(nb_spool_get(p->set->spool, i, to, values, err));
+        to += values;
+    }
     return NB_OK;
 }
 
-static nb_status sample_out(const layer_pass *p, nb_samples *s, size_t i, const float *x_d, size_t values, const nb_ops *ops,
-                            nb_error *err)
+static nb_status store_batch(void *context, size_t first, nb_error *err)
 {
-    ops->download(ops, s->spool ? p->host : s->hidden[i], x_d, values * sizeof(float));
-    return s->spool ? nb_spool_put(s->spool, p->host, values, err) : NB_OK;
+    layer_pass  *p = context;
+    size_t       rows, pages, end = batch_end(p->set, first, &rows, &pages);
+    const float *from = p->out;
+    for (size_t i = first; i < end; i++) {
+        size_t values = p->set->prompts[i].count * p->hidden;
+        NB_TRY(nb_spool_put(p->set->spool, from, values, err));
+        from += values;
+    }
+    return NB_OK;
+}
+
+static nb_status wait_for(layer_pass *p, size_t ticket, nb_error *err)
+{
+    double    start = nb_seconds();
+    nb_status status = nb_lane_wait(p->lane, ticket, err);
+    p->set->waited_s += nb_seconds() - start;
+    return status;
+}
+
+/* The states of a batch to x_d. */
+static nb_status batch_in(layer_pass *p, size_t first, size_t end, size_t rows, const nb_ops *ops, nb_error *err)
+{
+    nb_samples *s = p->set;
+    size_t      at = 0;
+    for (size_t i = first; i < end && !p->lane; i++) {
+        size_t values = s->prompts[i].count * p->hidden;
+        ops->upload(ops, p->x_d + at, s->hidden[i], values * sizeof(float));
+        at += values;
+    }
+    if (!p->lane) return NB_OK;
+    NB_TRY(wait_for(p, p->in_ticket, err));
+    ops->upload(ops, p->x_d, p->in, rows * p->hidden * sizeof(float));
+    NB_TRY(ops->status(ops, err)); /* it has been read */
+    if (end < s->count) p->in_ticket = nb_lane_give(p->lane, load_batch, p, end);
+    return NB_OK;
+}
+
+static nb_status batch_out(layer_pass *p, size_t first, size_t end, size_t rows, const nb_ops *ops, nb_error *err)
+{
+    nb_samples *s = p->set;
+    size_t      at = 0;
+    for (size_t i = first; i < end && !p->lane; i++) {
+        size_t values = s->prompts[i].count * p->hidden;
+        ops->download(ops, s->hidden[i], p->x_d + at, values * sizeof(float));
+        at += values;
+    }
+    if (!p->lane) return ops->status(ops, err);
+    NB_TRY(wait_for(p, p->out_ticket, err));
+    ops->download(ops, p->out, p->x_d, rows * p->hidden * sizeof(float));
+    NB_TRY(ops->status(ops, err));
+    p->out_ticket = nb_lane_give(p->lane, store_batch, p, first);
+    return NB_OK;
 }
 
 /* Lay the samples of a batch side by side, run, and take the outputs back when they are kept. */
-static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t end, size_t rows, const nb_model *model,
-                           const nb_layer *layer, bool keep, nb_error *err)
+static nb_status run_batch(layer_pass *p, size_t first, size_t end, size_t rows, const nb_model *model, const nb_layer *layer,
+                           bool keep, nb_error *err)
 {
-    const nb_ops *ops = &model->ops;
-    size_t        hidden = (size_t)model->config.hidden, at = 0, page = 0;
+    const nb_ops     *ops = &model->ops;
+    const nb_samples *s = p->set;
+    size_t            at = 0, page = 0;
+    NB_TRY(batch_in(p, first, end, rows, ops, err));
     for (size_t i = first; i < end; i++) {
         const nb_prompt *prompt = &s->prompts[i];
         size_t           n = prompt->count;
         p->span[i - first] = (nb_span){.first = at, .rows = n, .past = 0, .pages = p->page + page};
-        NB_TRY(sample_in(p, s, i, p->x_d + at * hidden, n * hidden, ops, err));
         for (size_t axis = 0; axis < 3; axis++)
             memcpy(p->position + axis * rows + at, prompt->position + axis * n, n * sizeof *p->position);
         memcpy(p->tap.modality + at, prompt->modality, n);
@@ -143,9 +214,7 @@ static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t en
     nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
                      &p->tap);
     NB_TRY(ops->status(ops, err));
-    for (size_t i = first; i < end && keep; i++)
-        NB_TRY(sample_out(p, s, i, p->x_d + p->span[i - first].first * hidden, s->prompts[i].count * hidden, ops, err));
-    return ops->status(ops, err);
+    return keep ? batch_out(p, first, end, rows, ops, err) : NB_OK;
 }
 
 nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
@@ -153,13 +222,15 @@ nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer 
 {
     assert(s->hidden || s->spool);
     layer_pass pass = {.tap = {.tap = tap}};
-    nb_status  status = pass_new(&pass, s, model, err);
+    nb_status  status = pass_new(&pass, s, model, keep, err);
     if (!status && keep && s->spool) status = nb_spool_start(s->spool, err);
+    if (!status && pass.lane) pass.in_ticket = nb_lane_give(pass.lane, load_batch, &pass, 0);
     for (size_t first = 0, end; first < s->count && !status; first = end) {
         size_t rows, pages;
         end = batch_end(s, first, &rows, &pages);
-        status = run_batch(&pass, s, first, end, rows, model, layer, keep, err);
+        status = run_batch(&pass, first, end, rows, model, layer, keep, err);
     }
+    if (!status && pass.lane) status = wait_for(&pass, keep ? pass.out_ticket : pass.in_ticket, err);
     if (!status && keep && s->spool) status = nb_spool_finish(s->spool, err);
     assert(status || !tap || pass.tap.seen == s->tokens);
     pass_free(&pass, &model->ops);

@@ -158,3 +158,15 @@ nb_status nb_float_layer_read(nb_float_layer *out, const nb_model *model, const 
     if (status) nb_float_layer_free(out);
     return status;
 }
+
+void nb_float_layer_read_ahead(const nb_model *model, int layer)
+{
+    nb_float_layer names;
+    nb_float_layer_shape(&names, &model->config, layer);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s.weight", names.name[i]);
+        const nb_entry *e = nb_checkpoint_find(model->checkpoint, name);
+        if (e) nb_entry_read_ahead(e);
+    }
+}

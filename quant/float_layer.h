@@ -25,6 +25,8 @@ void      nb_float_layer_shape(nb_float_layer *out, const nb_config *config, int
 /* Everything but w.  Values that are not finite are refused by name.  Norms and biases are rounded to the type they are written in,
  * so that all that follows sees what the file will hold. */
 nb_status nb_float_layer_read(nb_float_layer *out, const nb_model *model, const nb_plain *plain, int layer, nb_error *err);
+/* Ask the system to read the matrices of a layer into its cache; it may sleep. */
+void      nb_float_layer_read_ahead(const nb_model *model, int layer);
 /* w of one matrix from its source. */
 nb_status nb_float_layer_floats(nb_float_layer *l, int linear, nb_pool *pool, nb_error *err);
 void      nb_float_layer_free(nb_float_layer *l);

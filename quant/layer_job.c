@@ -101,6 +101,14 @@ nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
     return status;
 }
 
+static nb_status read_ahead(void *context, size_t layer, nb_error *err)
+{
+    (void)err;
+    const nb_job *job = context;
+    nb_float_layer_read_ahead(job->model, (int)layer);
+    return NB_OK;
+}
+
 nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
 {
     nb_layer_work *l;
@@ -111,6 +119,7 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     nb_moment start = nb_moment_now();
     nb_status status = nb_float_layer_read(&l->f, job->model, &job->plain, layer, err);
     nb_job_spent(job, NB_PHASE_READ, start, 0);
+    if (!status && layer + 1 < job->model->config.layers) nb_lane_give(job->reader, read_ahead, job, (size_t)layer + 1);
     for (int i = 0; i < NB_LINEARS && !status; i++)
         snprintf(nb_layer_matrix(l, i)->name, sizeof nb_layer_matrix(l, i)->name, "%s", l->f.name[i]);
     if (!status) status = solve_layer(l, err);

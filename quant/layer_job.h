@@ -3,6 +3,7 @@
 #define NB_LAYER_JOB_H
 
 #include "calib/stats.h"
+#include "kernels/lane.h"
 #include "quant/float_layer.h"
 #include "quant/journal.h"
 #include "quant/pipeline.h"
@@ -21,6 +22,7 @@ typedef struct {
     nb_samples          samples; /* empty for round to nearest */
     nb_plain            plain;
     nb_writer          *writer;
+    nb_lane            *reader;  /* has the system read the next layer while this one is in work */
     nb_journal         *journal; /* NULL: not a job */
     bool                in_layer, stop; /* a stop that was asked for inside a layer waits for its end */
     size_t              done, total; /* steps told to progress */

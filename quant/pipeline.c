@@ -217,6 +217,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
 static nb_status run_layers(nb_job *job, nb_error *err)
 {
     int layers = job->model->config.layers, first;
+    NB_TRY(nb_lane_new(&job->reader, err));
     NB_TRY(nb_resume_layers(job, &first, err));
     for (int i = first; i < layers; i++) {
         job->in_layer = true;
@@ -270,6 +271,7 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     /* What the layers found wrong with the input is wrong the next time too. */
     bool hopeless = status == NB_ERR_INPUT && job.in_layer;
     if (job.writer && job.journal && nb_journal_layers(job.journal) && !hopeless) nb_writer_keep(job.writer);
+    nb_lane_free(job.reader);
     nb_writer_free(job.writer);
     nb_samples_free(&job.samples);
     nb_journal_close(job.journal, status == NB_OK || hopeless);

@@ -55,6 +55,8 @@ uint64_t        nb_entry_row_size(const nb_entry *e); /* elements */
 
 /* Raw bytes of the whole tensor, malloc'd. */
 nb_status nb_entry_read(const nb_entry *e, void **out, nb_error *err);
+/* Ask the system to have the bytes at hand soon; it may sleep, and it cannot fail. */
+void      nb_entry_read_ahead(const nb_entry *e);
 /* All elements of a float tensor (F32, BF16, F16) as f32 into dst[count]. */
 nb_status nb_entry_read_f32(const nb_entry *e, float *dst, nb_error *err);
 /* The same for rows first .. first + rows, which must exist; dst [rows, row]. */

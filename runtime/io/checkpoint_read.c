@@ -102,3 +102,8 @@ nb_status nb_entry_read(const nb_entry *e, void **out, nb_error *err)
     *out = bytes;
     return NB_OK;
 }
+
+void nb_entry_read_ahead(const nb_entry *e)
+{
+    nb_safetensors_read_ahead(e->file, e->tensor);
+}

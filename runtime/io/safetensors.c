@@ -6,6 +6,7 @@
 #include "runtime/io/safetensors.h"
 
 #include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -412,4 +413,9 @@ nb_status nb_safetensors_read(const nb_safetensors *f, const nb_tensor *t, void 
     nb_status status = nb_read_at(f->fd, dst, (size_t)n, t->offset + first, f->path, err);
     if (status == NB_ERR_INPUT) nb_error_within(err, "tensor '%.200s'", t->name);
     return status;
+}
+
+void nb_safetensors_read_ahead(const nb_safetensors *f, const nb_tensor *t)
+{
+    posix_fadvise(f->fd, (off_t)t->offset, (off_t)t->bytes, POSIX_FADV_WILLNEED); /* advice: what it does not do, reading does */
 }

@@ -37,5 +37,7 @@ const nb_tensor *nb_safetensors_find(const nb_safetensors *f, const char *name);
 const char      *nb_safetensors_metadata(const nb_safetensors *f, const char *key); /* NULL if absent */
 /* Read bytes [first, first + n) of a tensor's data. */
 nb_status nb_safetensors_read(const nb_safetensors *f, const nb_tensor *t, void *dst, uint64_t first, uint64_t n, nb_error *err);
+/* Ask the system to read a tensor's data into its cache. */
+void      nb_safetensors_read_ahead(const nb_safetensors *f, const nb_tensor *t);
 
 #endif
