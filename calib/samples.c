@@ -18,6 +18,7 @@ void nb_samples_free(nb_samples *s)
     free(s->prompts);
     free(s->hidden);
     nb_spool_free(s->spool);
+    nb_visual_cache_free(s->pictures_seen);
     memset(s, 0, sizeof *s);
 }
 
@@ -86,18 +87,24 @@ static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_proc
     }
 }
 
-static nb_status embed(float **out, nb_prompt *p, const nb_model *model, nb_error *err)
+/* The same picture in several conversations goes through the vision tower once, as long as its rows find room in the cache. */
+static nb_status embed(float **out, nb_prompt *p, nb_samples *s, const nb_model *model, nb_error *err)
 {
-    NB_TRY(nb_prompt_embed(model, p, out, err));
+    nb_visual **rows;
+    if (!s->pictures_seen && p->media_count) NB_TRY(nb_visual_cache_new(&s->pictures_seen, NB_SAMPLES_PICTURES, err));
+    NB_TRY(nb_visual_of_prompt(&rows, model, p, s->pictures_seen, err));
+    nb_status status = nb_prompt_embed_rows(model, p, rows, out, err);
+    nb_visual_drop_all(rows, p->media_count);
+    if (status) return status;
     for (int j = 0; j < p->media_count; j++) nb_patches_free(&p->media[j]); /* by far the largest part of a prompt */
     return NB_OK;
 }
 
-static nb_status embed_into_spool(nb_spool *spool, nb_prompt *p, const nb_model *model, nb_error *err)
+static nb_status embed_into_spool(nb_prompt *p, nb_samples *s, const nb_model *model, nb_error *err)
 {
     float *hidden;
-    NB_TRY(embed(&hidden, p, model, err));
-    nb_status status = nb_spool_put(spool, hidden, p->count * (size_t)model->config.hidden, err);
+    NB_TRY(embed(&hidden, p, s, model, err));
+    nb_status status = nb_spool_put(s->spool, hidden, p->count * (size_t)model->config.hidden, err);
     free(hidden);
     return status;
 }
@@ -129,8 +136,8 @@ static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *
     s->tokens += p->count;
     for (size_t i = 0; i < p->count; i++) s->by_modality[p->modality[i]]++;
     add_identity(l->identity, p, &model->processor);
-    if (s->spool) return embed_into_spool(s->spool, p, model, err);
-    return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
+    if (s->spool) return embed_into_spool(p, s, model, err);
+    return in_memory ? embed(&s->hidden[s->count - 1], p, s, model, err) : NB_OK;
 }
 
 /* One walk over the file.  chosen [rows] or NULL: every row from o->skip on, until there are enough. */
@@ -198,11 +205,25 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
     return status;
 }
 
+static void forget_pictures(nb_samples *s)
+{
+    if (!s->pictures_seen) return;
+    nb_visual_cache_stats seen = nb_visual_cache_look(s->pictures_seen);
+    s->pictures = seen.queries;
+    s->pictures_new = seen.queries - seen.hits;
+    nb_visual_cache_free(s->pictures_seen);
+    s->pictures_seen = NULL;
+}
+
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err)
 {
-    if (s->spool) return nb_spool_finish(s->spool, err); /* embedded while loading */
+    if (s->spool) {
+        forget_pictures(s);
+        return nb_spool_finish(s->spool, err); /* embedded while loading */
+    }
     if (!s->hidden) NB_TRY(nb_alloc(&s->hidden, s->count, sizeof *s->hidden, "hidden states", err));
     for (size_t i = 0; i < s->count; i++)
-        if (!s->hidden[i]) NB_TRY(embed(&s->hidden[i], &s->prompts[i], model, err));
+        if (!s->hidden[i]) NB_TRY(embed(&s->hidden[i], &s->prompts[i], s, model, err));
+    forget_pictures(s);
     return NB_OK;
 }

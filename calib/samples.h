@@ -5,7 +5,7 @@
 
 #include "calib/dataset.h"
 #include "calib/spool.h"
-#include "runtime/model/model.h"
+#include "runtime/model/visual.h"
 
 typedef struct {
     const char *path;       /* data file */
@@ -32,10 +32,13 @@ typedef struct {
     uint64_t   by_modality[3];
     size_t     too_long;    /* left out by seq_len */
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
+    nb_visual_cache *pictures_seen; /* rows of pictures, while the set is being embedded */
+    uint64_t   pictures, pictures_new; /* all, and those that the vision tower saw */
     double     waited_s;    /* spent waiting for the spool in passes */
     size_t     capacity, hidden_capacity;
 } nb_samples;
 
+enum { NB_SAMPLES_PICTURES = 64 << 20 /* bytes of rows of pictures that are kept for when they come again */ };
 enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
 
 /* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial

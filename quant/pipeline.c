@@ -203,6 +203,9 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
     r->too_long = job->samples.too_long;
+    r->pictures = job->samples.pictures;
+    r->pictures_new = job->samples.pictures_new;
+    if (job->samples.spool) r->spool_bytes = nb_spool_bytes(job->samples.spool);
     for (int i = 0; i < 3; i++) {
         r->tokens_by_modality[i] = job->samples.by_modality[i];
         weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];

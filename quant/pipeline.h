@@ -76,6 +76,8 @@ typedef struct {
     double   seconds;
     nb_phase_time phases[NB_PHASES];
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
+    uint64_t spool_bytes;           /* of a generation of hidden states on disk; 0: they were in memory */
+    uint64_t pictures, pictures_new; /* seen, videos included, and run through the vision tower: the same one is not run again */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
     nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;

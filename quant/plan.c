@@ -11,13 +11,14 @@
 #include <string.h>
 
 #include "quant/float_layer.h"
+#include "quant/linalg.h"
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
     THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
-    TILE_ROWS = 64,              /* not less than those of gptq.c and awq_clip.c */
+    TILE_ROWS = 64,              /* not less than those of gptq_solve.c and awq_clip.c */
 };
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -72,8 +73,9 @@ static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *con
         if (nb_plain_skips(config, e->name)) continue;
         p->output = add(p->output, times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype))));
         if (in_layer(e->name)) continue;
-        p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
         p->tensor = larger(p->tensor, t->bytes);
+        if (!strcmp(e->name, "lm_head.weight")) continue; /* copied, never run */
+        p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
     }
 }
 
@@ -95,40 +97,94 @@ static uint64_t gram_bytes(int k)
     return product(k, k, sizeof(double));
 }
 
-/* Work space of a solver for one matrix [n, k], its Gram matrix not counted. */
-static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int threads)
+/* What one matrix takes, in its forms. */
+typedef struct {
+    uint64_t source, floats, codes; /* as read; in f32; codes with scales and zeros */
+    uint64_t packed_float, packed;  /* in the backend's order */
+} matrix;
+
+static matrix matrix_of(const nb_quantize_options *o, int n, int k, uint64_t float_bytes)
 {
-    uint64_t matrix = product(n, k, 1), block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads;
-    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k);
-    uint64_t codes = 2 * matrix; /* and as much again for scales, in groups of 8 */
-    switch (o->method) {
-    case NB_METHOD_GPTQ: /* the factor, weights in work, a block of the factor, the plain rounding to compare with, tiles */
-        return gram_bytes(k) + 4 * matrix + 8 * block * (uint64_t)k + codes +
-               lanes * 8 * (2 * block * TILE_ROWS + (uint64_t)k);
-    case NB_METHOD_AWQ:  /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before
-                          * clipping, and the parts of the Gram matrix of a group */
-        return product(k, k, 4) + 3 * 4 * matrix + lanes * 4 * (group + 2 * TILE_ROWS) * group;
-    case NB_METHOD_RTN: break;
-    }
-    return codes;
+    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k), rows = (uint64_t)n, columns = (uint64_t)k;
+    uint64_t groups = (columns + group - 1) / group;
+    return (matrix){
+        .source = rows * columns * float_bytes,
+        .floats = rows * columns * sizeof(float),
+        .codes = rows * columns + rows * groups * 5 + 4 * columns,
+        .packed_float = rows * columns * float_bytes + HUGE_PAGE,
+        .packed = rows * columns * (uint64_t)o->grid.bits / 8 + rows * groups * 5 + HUGE_PAGE,
+    };
 }
 
+/* Beside the Gram matrix, which takes in the factor: the squares of its diagonal, a row of squares while it is made (linalg.c);
+ * inverses of blocks (gptq.c). */
+static uint64_t factor_bytes(const nb_quantize_options *o, int k, int threads)
+{
+    const uint64_t tile = NB_LOWER_TILE * sizeof(double);
+    return (uint64_t)k * (2 * tile + 32 * sizeof(double)) + ((uint64_t)threads + 2) * NB_LOWER_TILE * tile +
+           product(o->block < k ? o->block : k, k, sizeof(float)) + product(k, 1, 64);
+}
+
+/* Work space of a solver for one matrix [n, k]; its Gram matrix, floats and codes are not counted. */
+static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int threads)
+{
+    uint64_t columns = (uint64_t)k, block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads;
+    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k), all = product(n, k, 1);
+    uint64_t slab = lanes * 4 * TILE_ROWS > 16 * TILE_ROWS ? lanes * 4 * TILE_ROWS : 16 * TILE_ROWS;
+    if (slab > (uint64_t)n) slab = (uint64_t)n;
+    switch (o->method) {
+    case NB_METHOD_GPTQ: /* the plain rounding to compare with, errors of two slabs, a block of the factor, tiles */
+        return factor_bytes(o, k, threads) + all + all / 4 + 8 * slab * (columns + 32) + 4 * columns * (block + 32) +
+               lanes * 4 * (2 * block * TILE_ROWS + columns);
+    case NB_METHOD_AWQ:  /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before
+                          * clipping, and the parts of the Gram matrix of a group */
+        return product(k, k, 4) + 3 * 4 * all + lanes * 4 * (group + 2 * TILE_ROWS) * group;
+    case NB_METHOD_RTN: break;
+    }
+    return 0;
+}
+
+static void stage(uint64_t *most, uint64_t bytes)
+{
+    *most = larger(*most, bytes);
+}
+
+/* A layer as layer_job.c goes through it: what is there together, stage by stage. */
 static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, int threads)
 {
-    uint64_t weights = 0, all = 0, largest = 0;
+    bool     gptq = o->method == NB_METHOD_GPTQ, awq = o->method == NB_METHOD_AWQ, sequential = gptq && o->true_sequential;
+    bool     keeps_source = sequential && !o->propagate_quantized;
+    uint64_t source = 0, floats = 0, codes = 0, packed = 0, all_packed = 0, grams = 0, largest = 0;
     for (int i = 0; i < NB_LINEARS; i++) {
-        weights += product(f->n[i], f->k[i], 1);
-        p->solver = larger(p->solver, solver_bytes(o, f->n[i], f->k[i], threads));
+        matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes);
+        source += m.source;
+        floats += awq ? m.floats : 0; /* all at once, for their scales */
+        all_packed += m.packed_float;
+        largest = larger(largest, m.floats);
     }
+    for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
+    p->layer = source + (awq ? floats : largest);
+    p->statistics = grams;
+    if (o->method != NB_METHOD_RTN && !sequential) stage(&p->work, source + grams + add(all_packed, p->batch));
     for (int site = 0; site < NB_SITES; site++) {
-        uint64_t gram = gram_bytes(f->k[nb_site_first[site]]);
-        all += gram;
-        largest = larger(largest, gram);
+        uint64_t gram = gram_bytes(f->k[nb_site_first[site]]), here = o->method == NB_METHOD_RTN ? 0 : sequential ? gram : grams;
+        if (sequential) p->statistics = site ? larger(p->statistics, gram) : gram;
+        if (sequential) stage(&p->work, source + codes + gram + add(packed, p->batch));
+        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
+            matrix   m = matrix_of(o, f->n[i], f->k[i], float_bytes);
+            uint64_t solver = solver_bytes(o, f->n[i], f->k[i], threads);
+            p->solver = larger(p->solver, solver);
+            stage(&p->work, source + floats + (awq ? 0 : m.floats) + codes + m.codes + here + solver);
+            if (!keeps_source) source -= m.source;
+            if (awq) floats -= m.floats;
+            codes += m.codes;
+            packed += m.packed;
+        }
+        if (!sequential) grams -= gram;
     }
-    p->layer = weights * (float_bytes + sizeof(float) + 1) + weights / 4; /* scales and zeros of groups of 32 */
-    if (o->method == NB_METHOD_RTN) return;
-    p->packed = weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
-    p->statistics = o->method == NB_METHOD_GPTQ && o->true_sequential ? largest : all;
+    p->packed = larger(packed, sequential && !keeps_source ? 0 : all_packed);
+    if (o->method != NB_METHOD_RTN) stage(&p->work, source + codes + add(p->packed, p->batch));
+    stage(&p->work, source + 2 * codes); /* one matrix after the other is brought into the form of the file */
 }
 
 /* ---- the data ---------------------------------------------------------------------------------------------------- */
@@ -142,14 +198,15 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
     /* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V, pages of 32 tokens begun by every sample */
     uint64_t row = 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
     p->batch = add(times(rows, row), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
-    p->batch = add(p->batch, times(longest, 4 * hidden)); /* one sample on its way to or from the spool */
+    p->batch = add(p->batch, times(rows, 2 * 4 * hidden)); /* the next batch from the spool, the last one on its way to it */
 
     /* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
     uint64_t patches = times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge), dim = (uint64_t)c->v_dim;
     uint64_t pixels = (uint64_t)c->v_channels * (uint64_t)c->v_temporal * (uint64_t)c->v_patch * (uint64_t)c->v_patch;
     uint64_t wide = larger((uint64_t)c->v_inner, dim * (uint64_t)c->v_merge * (uint64_t)c->v_merge);
     p->picture = add(times(patches, 4 * (2 * pixels + 5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
-    p->picture = add(p->picture, times(longest, 4 * 4 * hidden)); /* visual rows and the embedded prompt, on both sides */
+    /* visual rows and the embedded prompt, on both sides; rows of pictures that may come again */
+    p->picture = add(p->picture, add(times(longest, 4 * 4 * hidden), NB_SAMPLES_PICTURES));
 
     if (o->data.samples <= 0) return; /* unknown */
     p->tokens = times((uint64_t)o->data.samples, longest);
@@ -159,11 +216,11 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
 
+/* The embedding and the vision tower are there until the last conversation was embedded. */
 static uint64_t peak(const nb_plan *p, uint64_t hidden)
 {
-    uint64_t layers = p->layer + p->statistics + larger(p->solver, add(p->packed, p->batch));
-    uint64_t phase = larger(larger(p->tensor, add(p->picture, hidden)), add(layers, hidden));
-    return add(p->fixed + p->model, larger(phase, add(p->tensor, hidden)));
+    uint64_t embedding = add(p->model, larger(p->tensor, add(p->picture, hidden)));
+    return add(p->fixed, larger(embedding, add(larger(p->work, p->tensor), hidden)));
 }
 
 nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int threads, nb_error *err)
@@ -186,9 +243,9 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     out->fixed = FIXED + (uint64_t)threads * THREAD;
     add_tensors(out, checkpoint, &config);
     out->output = add(out->output, times((uint64_t)config.layers, linears_out(options, &shape)));
+    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
     add_layer(out, options, &shape, float_size(checkpoint), threads);
     nb_checkpoint_close(checkpoint);
-    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
     out->ram_spool = peak(out, 0);
     if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;

@@ -9,12 +9,13 @@ enum { NB_PLAN_UNKNOWN = 0 }; /* hidden states of a set whose size is not known 
 /* Bytes, each at most; what is not in memory at the same time is not added up. */
 typedef struct {
     uint64_t fixed;      /* program, tokenizer, small arrays, what the allocator keeps */
-    uint64_t model;      /* embedding, head and vision tower, packed */
-    uint64_t layer;      /* one decoder layer: as it was read, in f32, and its codes */
+    uint64_t model;      /* embedding and vision tower, packed; gone once the data is embedded */
+    uint64_t layer;      /* one decoder layer: as it was read, and in f32 what is so at a time */
     uint64_t packed;     /* the same in the backend's order, to be run */
     uint64_t statistics; /* the Gram matrices that are needed at a time */
     uint64_t solver;     /* work space, for the largest matrix */
     uint64_t batch;      /* activations of one batch */
+    uint64_t work;       /* the most that a layer, its statistics, solver and batch take at a time */
     uint64_t picture;    /* embedding one conversation, pixels included */
     uint64_t tensor;     /* the largest tensor that is copied */
     uint64_t tokens;     /* calibration tokens, or NB_PLAN_UNKNOWN */

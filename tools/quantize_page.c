@@ -78,6 +78,8 @@ static void text_report(const nb_quantize_report *r, const quality *q, const nb_
         nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
                       r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
                       (unsigned long long)r->tokens_by_modality[2]);
+        if (r->pictures > r->pictures_new)
+            nb_buf_printf(out, "; %llu pictures, %llu different", (unsigned long long)r->pictures, (unsigned long long)r->pictures_new);
         if (r->too_long)
             nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
         nb_buf_char(out, '\n');
@@ -107,7 +109,10 @@ static void json_report(const nb_quantize_report *r, const quality *q, const cha
     nb_emit_raw(&e, "recipe", recipe);
     nb_emit_int(&e, "bytes_in", (int64_t)r->bytes_in);
     nb_emit_int(&e, "bytes_out", (int64_t)r->bytes_out);
+    nb_emit_int(&e, "spool_bytes", (int64_t)r->spool_bytes);
     nb_emit_int(&e, "samples", (int64_t)r->samples);
+    nb_emit_int(&e, "pictures", (int64_t)r->pictures);
+    nb_emit_int(&e, "different_pictures", (int64_t)r->pictures_new);
     nb_emit_int(&e, "too_long", (int64_t)r->too_long);
     nb_emit_int(&e, "tokens", (int64_t)r->tokens);
     nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
@@ -198,7 +203,7 @@ static void text_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt
 {
     bool rtn = nb_quantize_methods[opt->method] == NB_METHOD_RTN;
     nb_buf_printf(out, "%s: what it takes at most\n", opt->out);
-    plan_line(out, "embedding, head, vision tower", p->model);
+    plan_line(out, "embedding, vision tower", p->model);
     plan_line(out, "a layer, as read and as floats", p->layer);
     if (!rtn) {
         plan_line(out, "the same, packed to run", p->packed);

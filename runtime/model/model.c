@@ -8,6 +8,7 @@
 
 #include "runtime/model/parts.h"
 #include "runtime/model/rope.h"
+#include "runtime/model/visual.h"
 
 /* A float matrix that is not one of the decoder's linears (embedding, head). */
 static nb_status find_table(const nb_entry **e, const nb_model *model, const char *name, nb_error *err)
@@ -203,6 +204,28 @@ nb_status nb_prompt_embed(const nb_model *m, const nb_prompt *p, float **out, nb
     for (size_t i = 0; status == NB_OK && i < p->count && next < rows; i++)
         if (p->modality[i] != NB_TOKEN_TEXT) memcpy(*out + i * hidden, visual + next++ * hidden, hidden * sizeof(float));
     free(visual);
+    if (status != NB_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+nb_status nb_prompt_embed_rows(const nb_model *m, const nb_prompt *p, nb_visual *const *visual, float **out, nb_error *err)
+{
+    size_t       hidden = (size_t)m->config.hidden, left = 0;
+    const float *next = NULL;
+    int          media = 0;
+    NB_TRY(nb_alloc(out, p->count * hidden, sizeof **out, "embedded prompt", err));
+    nb_status status = embed_ids(m, p->ids, p->count, *out, err);
+    for (size_t i = 0; status == NB_OK && i < p->count; i++) {
+        if (p->modality[i] == NB_TOKEN_TEXT) continue;
+        while (!left && media < p->media_count) next = nb_visual_rows(visual[media++], &left);
+        if (!left) break;
+        memcpy(*out + i * hidden, next, hidden * sizeof(float));
+        next += hidden;
+        left--;
+    }
     if (status != NB_OK) {
         free(*out);
         *out = NULL;

@@ -37,6 +37,8 @@ nb_status nb_visual_get(nb_visual **out, const nb_model *model, const nb_patches
 
 /* The rows of all media of a prompt, in order: [prompt->media_count], each with a holder; NULL when there are none. */
 nb_status nb_visual_of_prompt(nb_visual ***out, const nb_model *model, const nb_prompt *prompt, nb_visual_cache *cache, nb_error *err);
+/* nb_prompt_embed with rows that are at hand: [prompt->media_count], in order; NULL when there are none. */
+nb_status nb_prompt_embed_rows(const nb_model *model, const nb_prompt *prompt, nb_visual *const *rows, float **out, nb_error *err);
 void      nb_visual_drop_all(nb_visual **all, int count); /* and the array */
 
 #endif

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "quant/linalg.h"
 #include "quant/plan.h"
 #include "runtime/io/file.h"
 
@@ -85,9 +86,13 @@ static void parts_of_the_demo(void **state)
     assert_int_equal(p.tokens, 4 * 1024);
     assert_int_equal(p.hidden, 4 * 1024 * hidden * 4);
     assert_int_equal(p.disk_spool, 2 * p.hidden);
-    assert_true(p.solver > inner * inner * 8 + hidden * inner * 4);
+    assert_true(p.solver > inner * (NB_LOWER_TILE * 8 + 128 * 4)); /* the factor's diagonal and a block of it */
+    assert_true(p.work > p.statistics + p.solver && p.work < p.layer + p.statistics + p.solver + p.packed + p.batch);
     assert_true(p.ram >= p.ram_spool && p.ram <= p.ram_spool + p.hidden);
-    assert_true(p.ram_spool >= p.fixed + p.model + p.layer + p.statistics + p.solver);
+    assert_true(p.ram_spool >= p.fixed + p.work && p.ram_spool >= p.fixed + p.model + p.picture);
+    o.propagate_quantized = true; /* the float layer is given back matrix by matrix */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_true(q.work < p.work);
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
