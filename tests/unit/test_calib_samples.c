@@ -3,6 +3,7 @@
 
 #include "calib/samples.h"
 #include "runtime/io/file.h"
+#include "temp_files.h"
 
 static nb_pool  *pool;
 static nb_ops    ops;
@@ -28,7 +29,7 @@ static int close_model(void **state)
     (void)state;
     nb_model_close(model);
     nb_pool_free(pool);
-    return 0;
+    return clean_up(state);
 }
 
 static nb_samples_options demo(int samples)
@@ -216,12 +217,78 @@ static void layer_is_the_decoder_layer(void **state)
     nb_samples_free(&s);
 }
 
+/* Four conversations, two of them with the first picture in another company: the tower sees two pictures, and every row of states is
+ * what embedding each conversation on its own gives. */
+static void a_picture_is_embedded_once(void **state)
+{
+    (void)state;
+    nb_error    err;
+    nb_samples  s, with_spool;
+    char        spool[128];
+    const char *path = write_file("again.jsonl",
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"chat-0001-0.png\"}]}, {\"role\": \"assistant\", \"content\": \"A\"}]}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"chat-0001-1.png\"}, {\"type\": \"image\", \"image\": \"chat-0001-0.png\"}]}, {\"role\": \"assistant\", \"content\": \"B\"}]}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"words\"}, {\"role\": \"assistant\", \"content\": \"C\"}]}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"chat-0001-0.png\"}]}, {\"role\": \"assistant\", \"content\": \"D\"}]}\n");
+    nb_samples_options o = {.path = path, .dataset = {.need_answer = true, .image_root = unit_path("tools/demo/calib/images")}};
+    o.prompt.media.root = o.dataset.image_root;
+    OK(nb_samples_load(&s, model, &o, &err), &err);
+    float *alone[4];
+    for (int i = 0; i < 4; i++) OK(nb_prompt_embed(model, &s.prompts[i], &alone[i], &err), &err);
+    OK(nb_samples_embed(&s, model, &err), &err);
+    assert_int_equal(s.count, 4);
+    assert_int_equal(s.pictures, 4);
+    assert_int_equal(s.pictures_new, 2);
+    snprintf(spool, sizeof spool, "%s/spool", folder);
+    o.spool = spool;
+    OK(nb_samples_load(&with_spool, model, &o, &err), &err);
+    OK(nb_samples_embed(&with_spool, model, &err), &err);
+    assert_int_equal(with_spool.pictures_new, 2);
+    for (size_t i = 0; i < 4; i++) {
+        size_t values = s.prompts[i].count * (size_t)model->config.hidden;
+        float *back = malloc(values * sizeof *back);
+        assert_memory_equal(s.hidden[i], alone[i], values * sizeof(float));
+        OK(nb_spool_get(with_spool.spool, i, back, values, &err), &err);
+        assert_memory_equal(back, alone[i], values * sizeof(float));
+        free(back);
+        free(alone[i]);
+    }
+    nb_samples_free(&with_spool);
+    nb_samples_free(&s);
+}
+
+/* A pass that wants the first sites only: the same inputs at those, none at the others, and states as they were. */
+static void a_pass_ends_after_the_wanted_sites(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         s;
+    nb_samples_options o = demo(6);
+    OK(nb_samples_load(&s, model, &o, &err), &err);
+    OK(nb_samples_embed(&s, model, &err), &err);
+    for (int sites = 1; sites <= NB_SITES; sites++) {
+        watcher       part = {0};
+        nb_sample_tap tap = {.site = watch, .context = &part, .sites = sites};
+        float         first = s.hidden[5][7];
+        OK(nb_samples_layer(&s, model, &model->layers[0], &tap, false, &err), &err);
+        for (int site = 0; site < NB_SITES; site++) assert_int_equal(part.rows[site], site < sites ? s.tokens : 0);
+        NEAR(s.hidden[5][7], first, 0);
+    }
+    watcher       all = {0}, again = {0};
+    nb_sample_tap to_end = {.site = watch, .context = &all}, kept = {.site = watch, .context = &again, .sites = 1};
+    OK(nb_samples_layer(&s, model, &model->layers[0], &to_end, false, &err), &err);
+    OK(nb_samples_layer(&s, model, &model->layers[0], &kept, true, &err), &err); /* what is kept is computed to the end */
+    NEAR(again.sum, all.sum, 0);
+    nb_samples_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_rows),   cmocka_unit_test(long_rows_are_left_out),
         cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
-        cmocka_unit_test(layer_is_the_decoder_layer),
+        cmocka_unit_test(layer_is_the_decoder_layer), cmocka_unit_test(a_picture_is_embedded_once),
+        cmocka_unit_test(a_pass_ends_after_the_wanted_sites),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
