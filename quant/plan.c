@@ -16,6 +16,7 @@
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
     THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
+    GPU_FIXED = 512 << 20,       /* the driver's context and the libraries' work space */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
     TILE_ROWS = 64,              /* not less than those of gptq_solve.c and awq_clip.c */
@@ -247,6 +248,7 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     add_layer(out, options, &shape, float_size(checkpoint), threads);
     nb_checkpoint_close(checkpoint);
     out->ram_spool = peak(out, 0);
+    out->vram = add(GPU_FIXED, larger(add(out->model, out->picture), add(out->packed, out->batch)));
     if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;
 }

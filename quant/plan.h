@@ -22,6 +22,7 @@ typedef struct {
     uint64_t hidden;     /* their states, or NB_PLAN_UNKNOWN */
     uint64_t ram;        /* peak with hidden states in memory, or NB_PLAN_UNKNOWN */
     uint64_t ram_spool;  /* peak with hidden states on disk: the smallest budget that works */
+    uint64_t vram;       /* of these, what is on the GPU where one computes: weights that are run, activations */
     uint64_t disk_spool; /* two generations, as if nothing could be compressed, or NB_PLAN_UNKNOWN */
     uint64_t output;     /* tensors of the result */
 } nb_plan;

@@ -118,6 +118,8 @@ static const nb_arg quantize_args[] = {
     {.name = "max-ram", .aliases = "max-memory", .type = NB_ARG_SIZE, AT(max_ram), .min = 1, .max = 9e15, .group = "Resources",
      .transient = true,
      .help = "memory to stay within; calibration data goes to disk when it has to, and what cannot fit is refused at once"},
+    {.name = "max-vram", .type = NB_ARG_SIZE, AT(max_vram), .min = 1, .max = 9e15, .group = "Resources", .advanced = true,
+     .transient = true, .help = "memory of the GPU to stay within, with --device cuda; what cannot fit is refused at once"},
     {.name = "no-resume", .type = NB_ARG_BOOL, AT(no_resume), .group = "Resources", .transient = true,
      .help = "start anew where an interrupted run left finished layers"},
     {.name = "spool", .type = NB_ARG_STRING, AT(spool), .metavar = "DIR", .shown = "OUT.job when --max-ram asks for it",
@@ -286,17 +288,25 @@ static nb_status write_recipe(nb_buf *out, const nb_args *args, nb_error *err)
 }
 
 /* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
-static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const nb_quantize_flags *opt, int threads, nb_error *err)
+static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const nb_quantize_flags *opt, const nb_session *session,
+                               nb_error *err)
 {
     bool   spool;
     size_t n = strlen(opt->out);
     char   text[32];
-    NB_TRY(nb_plan_make(plan, q, threads, err));
+    NB_TRY(nb_plan_make(plan, q, nb_pool_threads(session->pool), err));
+    if (opt->max_vram && session->ops.isa != NB_ISA_LEVELS)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--max-vram limits the memory of a GPU, and this run uses the CPU: give --device cuda, or "
+                       "--max-ram for the memory of the host");
+    if (opt->max_vram && plan->vram > opt->max_vram)
+        return nb_fail(err, NB_ERR_BUDGET, "--max-vram %llu is too little: %llu bytes are needed%s", (unsigned long long)opt->max_vram,
+                       (unsigned long long)plan->vram, plan->batch ? "; a smaller --seq-len needs less" : "");
     NB_TRY(nb_plan_fit(plan, opt->max_ram, &spool, err));
-    if (!opt->max_ram) return NB_OK;
-    nb_human_bytes(text, (double)(spool || q->data.spool ? plan->ram_spool : plan->ram));
-    nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
-            spool ? "; hidden states go to disk" : "");
+    if (opt->max_ram) {
+        nb_human_bytes(text, (double)(spool || q->data.spool ? plan->ram_spool : plan->ram));
+        nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
+                spool ? "; hidden states go to disk" : "");
+    }
     if (!spool || q->data.spool) return NB_OK;
     while (n > 1 && opt->out[n - 1] == '/') n--;
     if (asprintf(folder, "%.*s.job", (int)n, opt->out) < 0) {
@@ -333,9 +343,12 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
-    if (s == NB_OK && (opt->dry_run || opt->max_ram))
-        s = settle_memory(&plan, &q, &spool, opt, nb_pool_threads(session.pool), err);
+    if (s == NB_OK)
+        s = settle_memory(&plan, &q, &spool, opt, &session, err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
+    if (s == NB_OK && !opt->dry_run) {
+        s = nb_quantize_note_plan(&plan, &q, session.pool, err);
+    }
     if (s == NB_OK && !opt->dry_run) {
         q.recipe_json = recipe.data;
         q.loras = loras;

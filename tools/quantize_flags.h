@@ -16,7 +16,7 @@ typedef struct {
     bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
     const char *data, *dataset_info, *modality_weights;
     nb_strings  lora;
-    uint64_t    shard_size, max_ram;
+    uint64_t    shard_size, max_ram, max_vram;
     const char *spool;
     int64_t     spool_zstd;
 } nb_quantize_flags;
@@ -30,6 +30,8 @@ extern const int          nb_quantize_bits[];
 /* Warnings to stderr, the report as text or JSON to stdout. */
 nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,
                                    nb_error *err);
+/* On stderr, before a run: memory, disk, size of the result, and roughly how long. */
+nb_status nb_quantize_note_plan(const nb_plan *p, const nb_quantize_options *q, nb_pool *pool, nb_error *err);
 nb_status nb_quantize_print_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_error *err);
 
 #endif

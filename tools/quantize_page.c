@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "quant/plan_time.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/table.h"
@@ -181,7 +182,7 @@ static void json_plan(const nb_plan *p, bool spool, nb_buf *out)
 {
     nb_emit e = nb_emit_start(out, true);
     const struct { const char *name; uint64_t value; } rows[] = {
-        {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"disk_spool", spool ? p->disk_spool : 0},
+        {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"vram", p->vram}, {"disk_spool", spool ? p->disk_spool : 0},
         {"output", p->output}, {"fixed", p->fixed}, {"model", p->model}, {"layer", p->layer}, {"packed", p->packed},
         {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture},
         {"tensor", p->tensor}, {"tokens", p->tokens}, {"hidden", p->hidden},
@@ -221,6 +222,43 @@ static void text_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt
     if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
     if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
     plan_line(out, "size of the result", p->output);
+}
+
+nb_status nb_quantize_note_plan(const nb_plan *p, const nb_quantize_options *q, nb_pool *pool, nb_error *err)
+{
+    nb_machine machine;
+    double     seconds[NB_PHASES], all = 0;
+    char       memory[32], result[32], spool[32], time[32];
+    nb_buf     line = {0};
+    bool       spools = q->data.spool != NULL;
+    NB_TRY(nb_machine_probe(&machine, pool, q->out_dir, err));
+    NB_TRY(nb_plan_time(seconds, q, &machine, p->tokens, err));
+    nb_human_bytes(memory, (double)(spools || p->ram == NB_PLAN_UNKNOWN ? p->ram_spool : p->ram));
+    nb_human_bytes(result, (double)p->output);
+    nb_buf_printf(&line, "plan, at most: memory %s%s, result %s", memory,
+                  !spools && p->ram == NB_PLAN_UNKNOWN ? " and the hidden states" : "", result);
+    if (spools && p->disk_spool != NB_PLAN_UNKNOWN) {
+        nb_human_bytes(spool, (double)p->disk_spool);
+        nb_buf_printf(&line, ", spool %s", spool);
+    }
+    for (int i = 0; i < NB_PHASES; i++) all += seconds[i];
+    if (q->method == NB_METHOD_RTN || p->tokens != NB_PLAN_UNKNOWN) {
+        nb_human_time(time, all);
+        nb_buf_printf(&line, ", about %s", time);
+        if (p->tokens != NB_PLAN_UNKNOWN) nb_buf_printf(&line, " for %llu tokens", (unsigned long long)p->tokens);
+        const char *before = " (";
+        for (int i = 0; i < NB_PHASES && q->method != NB_METHOD_RTN; i++) {
+            if (seconds[i] < 0.01 * all) continue;
+            nb_human_time(time, seconds[i]);
+            nb_buf_printf(&line, "%s%s %s", before, nb_phase_names[i], time);
+            before = ", ";
+        }
+        if (*before == ',') nb_buf_char(&line, ')');
+    }
+    nb_status status = nb_buf_status(&line, "the plan", err);
+    if (!status) nb_note("%s", line.data);
+    nb_buf_free(&line);
+    return status;
 }
 
 nb_status nb_quantize_print_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_error *err)
