@@ -10,6 +10,23 @@ static nb_gptq_options plain_options(void)
     return (nb_gptq_options){ .grid = { 4, 32, true }, .damp = 0.01, .damp_max = 1.0, .block = 128 };
 }
 
+/* The loss by its definition, from the codes. */
+static double unit_loss_of(const nb_codes *q, const unit_layer *l)
+{
+    size_t k = (size_t)q->k;
+    float *w = malloc((size_t)q->n * k * sizeof *w);
+    double loss = 0;
+    nb_codes_dequantize(q, w);
+    for (size_t r = 0; r < (size_t)q->n; r++)
+        for (size_t i = 0; i < k; i++) {
+            double sum = 0;
+            for (size_t j = 0; j < k; j++) sum += l->h[i * k + j] * ((double)l->w[r * k + j] - w[r * k + j]);
+            loss += ((double)l->w[r * k + i] - w[r * k + i]) * sum;
+        }
+    free(w);
+    return loss / q->n;
+}
+
 static nb_act_order order_named(const cJSON *c)
 {
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(c, "order"));
@@ -131,6 +148,54 @@ static void factor_refuses_noise(void **state)
             nb_lower_free(&lower);
         }
     free(a);
+    nb_pool_free(pool);
+}
+
+/* Matrices of one site with one factor, and several groups of one thread's rows, are solved as each on its own; the upper triangle
+ * of H stays, and a factor says for which options it is good. */
+static void matrices_share_a_factor(void **state)
+{
+    (void)state;
+    enum { K = 300 };
+    nb_error err;
+    nb_pool *pool = unit_pool(3);
+    const int rows[] = { 5, 850, 48 };
+    for (int order = NB_ORDER_NONE; order <= NB_ORDER_FULL; order++) {
+        nb_gptq_options o = plain_options();
+        nb_gptq_factor *f;
+        o.order = (nb_act_order)order;
+        unit_layer l = unit_layer_make(77, rows[1], K, 200, NULL);
+        double *h = malloc(sizeof(double) * K * K);
+        memcpy(h, l.h, sizeof(double) * K * K);
+        OK(nb_gptq_factor_new(&f, h, K, &o, pool, &err), &err);
+        for (int r = 0; r < K; r++) assert_memory_equal(h + r * K + r, l.h + r * K + r, sizeof(double) * (size_t)(K - r));
+        for (size_t i = 0; i < NB_COUNT(rows); i++) {
+            nb_codes       shared, own;
+            nb_gptq_report a, b;
+            OK(nb_gptq_solve(&shared, l.w, rows[i], f, &o, pool, &a, &err), &err);
+            OK(nb_gptq(&own, l.w, l.h, rows[i], K, &o, pool, &b, &err), &err);
+            unit_same_codes(&shared, &own);
+            NEAR(a.loss, b.loss, 0);
+            NEAR(a.rtn_loss, b.rtn_loss, 0);
+            assert_true(a.loss < a.rtn_loss && !a.fallback);
+            if (i == 1) NEAR(a.loss, unit_loss_of(&shared, &l), 1e-5 * a.loss);
+            nb_codes_free(&shared);
+            nb_codes_free(&own);
+        }
+        nb_gptq_options other = o;
+        assert_true(nb_gptq_factor_fits(f, &other));
+        other.grid.bits = 8;
+        other.mse = 2.4f;
+        assert_true(nb_gptq_factor_fits(f, &other)); /* of the matrix, not of its inputs */
+        other.grid.group = 64;
+        assert_false(nb_gptq_factor_fits(f, &other));
+        other = o;
+        other.damp = 0.02;
+        assert_false(nb_gptq_factor_fits(f, &other));
+        nb_gptq_factor_free(f);
+        unit_layer_free(&l);
+        free(h);
+    }
     nb_pool_free(pool);
 }
 
@@ -340,7 +405,7 @@ int main(void)
         cmocka_unit_test(matches_textbook),
         cmocka_unit_test(factor_multiplies_back),
         cmocka_unit_test(factor_refuses_noise),
-        cmocka_unit_test(dead_columns_meet_nobody),
+        cmocka_unit_test(matrices_share_a_factor), cmocka_unit_test(dead_columns_meet_nobody),
         cmocka_unit_test(same_bits_for_any_number_of_threads),
         cmocka_unit_test(scale_and_shape_of_h),
         cmocka_unit_test(hostile_numbers),

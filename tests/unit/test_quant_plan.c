@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 
 #include "quant/linalg.h"
-#include "quant/plan.h"
+#include "quant/plan_time.h"
 #include "runtime/io/file.h"
 
 static char folder[512], source[1024], chats[1024];
@@ -112,6 +112,34 @@ static void parts_of_the_demo(void **state)
     FAILS(nb_plan_make(&q, &o, 2, &err), NB_ERR_INPUT, folder, &err);
 }
 
+/* Time by phase: linear in tokens where it depends on them, and no solver for plain rounding. */
+static void time_by_phase(void **state)
+{
+    (void)state;
+    nb_error            err;
+    const nb_machine    m = {.f32 = 1e11, .f64 = 5e10, .disk = 1e8};
+    double              a[NB_PHASES], b[NB_PHASES];
+    nb_quantize_options o = request(NB_METHOD_GPTQ, 4, 64, NB_FORMAT_GPTQ);
+    o.propagate_quantized = true;
+    OK(nb_plan_time(a, &o, &m, 1000, &err), &err);
+    OK(nb_plan_time(b, &o, &m, 3000, &err), &err);
+    NEAR(b[NB_PHASE_FORWARD], 3 * a[NB_PHASE_FORWARD], 1e-12);
+    NEAR(b[NB_PHASE_GRAM], 3 * a[NB_PHASE_GRAM], 1e-12);
+    NEAR(b[NB_PHASE_FACTOR], a[NB_PHASE_FACTOR], 0);
+    assert_true(a[NB_PHASE_FORWARD] > 0 && a[NB_PHASE_GRAM] > 0 && a[NB_PHASE_FACTOR] > 0 && a[NB_PHASE_SOLVE] > 0 && a[NB_PHASE_WRITE] > 0);
+    o = request(NB_METHOD_RTN, 4, 64, NB_FORMAT_GPTQ);
+    OK(nb_plan_time(b, &o, &m, 1000, &err), &err);
+    assert_true(b[NB_PHASE_FORWARD] == 0 && b[NB_PHASE_FACTOR] == 0 && b[NB_PHASE_SOLVE] == 0);
+    NEAR(b[NB_PHASE_WRITE], a[NB_PHASE_WRITE], 0);
+
+    nb_machine found;
+    nb_pool   *pool;
+    OK(nb_pool_new(&pool, 2, &err), &err);
+    OK(nb_machine_probe(&found, pool, out_folder(), &err), &err);
+    assert_true(found.f32 > 1e7 && found.f64 > 1e7 && found.f32 < 1e15 && found.f64 < 1e15 && found.disk >= 0);
+    nb_pool_free(pool);
+}
+
 static void budgets(void **state)
 {
     (void)state;
@@ -173,7 +201,7 @@ static void a_run_stays_within_its_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(size_of_the_result_is_exact), cmocka_unit_test(parts_of_the_demo), cmocka_unit_test(budgets),
+        cmocka_unit_test(size_of_the_result_is_exact), cmocka_unit_test(parts_of_the_demo), cmocka_unit_test(budgets), cmocka_unit_test(time_by_phase),
         cmocka_unit_test(a_run_stays_within_its_plan),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

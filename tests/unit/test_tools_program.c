@@ -297,6 +297,7 @@ static void test_quantize(void **state)
     assert_false(nb_is_directory(second));
     assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--max-ram", "1MB", "-t", "1"), 4);
     holds(printed[1], least);
+    assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--max-vram", "8G", "--device", "cpu"), 2);
     assert_int_equal(PROGRAM(NULL, "quantize", "--config", recipe, "--out", second, "--max-ram", least, "-t", "1"), 0);
     holds(printed[1], "hidden states go to disk");
     assert_false(nb_is_directory(job));
