@@ -13,6 +13,7 @@
     X(chat)            \
     X(data)            \
     X(quantize)        \
+    X(serve)           \
     X(eval)            \
     X(bench)           \
     X(synth)
