@@ -15,6 +15,7 @@ void nb_call_request_free(nb_call_request *r)
     for (int i = 0; i < NB_CALL_MAX_STOPS; i++) free(r->stops[i]);
     free(r->bias);
     nb_buf_free(&r->ignored);
+    cJSON_Delete(r->form);
     memset(r, 0, sizeof *r);
 }
 

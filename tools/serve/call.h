@@ -12,6 +12,7 @@
 
 #include "runtime/engine/stream.h"
 #include "tools/serve/api_error.h"
+#include "tools/serve/tool_calls.h"
 
 enum { NB_CALL_MAX_CHOICES = 8, NB_CALL_MAX_STOPS = 16 };
 
@@ -31,6 +32,10 @@ typedef struct {
     int64_t             max_tokens;     /* -1: what fits */
     int                 n;
     bool                stream, include_usage, continuous_usage, echo, has_seed, return_token_ids;
+    cJSON              *form;           /* what the answer must be: {"json": schema | true}, {"object": true}, {"regex": "..."},
+                                         * {"choice": [...]} or {"tools": [{name, parameters}], "single": bool}; NULL: anything */
+    bool                tools;          /* calls are looked for in the answer */
+    bool                named_tool;     /* and a certain one is asked for: finish_reason stays "stop" */
     int                 images, videos; /* parts of these kinds */
     nb_buf              ignored;        /* fields that were not understood, comma separated */
 } nb_call_request;
@@ -80,6 +85,7 @@ struct nb_call {
     nb_prompt       prompt;
     nb_visual     **visual;
     nb_stream      *streams[NB_CALL_MAX_CHOICES];
+    nb_grammar     *grammars[NB_CALL_MAX_CHOICES];
     nb_call        *next;
 };
 

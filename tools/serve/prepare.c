@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tools/cli/output.h"
+#include "tools/serve/form.h"
 
 nb_status nb_prepare_init(nb_prepare *p, const nb_model *model, const nb_service_options *options, nb_error *err)
 {
@@ -15,6 +16,7 @@ nb_status nb_prepare_init(nb_prepare *p, const nb_model *model, const nb_service
     p->shares_device = model->ops.isa == NB_ISA_LEVELS;
     pthread_mutex_init(&p->device, NULL);
     NB_TRY(nb_visual_cache_new(&p->cache, options->vision_cache_bytes, err));
+    NB_TRY(nb_token_trie_new(&p->trie, model->tokenizer, model->config.vocab, model->generation.eos, model->generation.eos_count, err));
     if (p->shares_device) return NB_OK;
     NB_TRY(nb_pool_new(&p->pool, threads, err));
     nb_ops_init(&p->view.ops, model->ops.isa, p->pool);
@@ -25,6 +27,7 @@ void nb_prepare_free(nb_prepare *p)
 {
     if (!p->options) return;
     nb_visual_cache_free(p->cache);
+    nb_token_trie_free(p->trie);
     nb_pool_free(p->pool);
     pthread_mutex_destroy(&p->device);
 }
@@ -114,9 +117,18 @@ static bool encode(nb_prepare *p, nb_call *c, nb_api_error *error)
     return true;
 }
 
+/* A grammar for every answer; before any work on pictures, since a form that cannot be had is a mistake of the request. */
+static bool make_grammars(nb_prepare *p, nb_call *c, nb_api_error *error)
+{
+    nb_error err;
+    for (int i = 0; c->request.form && i < c->request.n; i++)
+        if (nb_form_grammar(&c->grammars[i], c->request.form, p->trie, &err) != NB_OK) return nb_api_fail_from(error, &err, "response_format");
+    return true;
+}
+
 bool nb_prepare_call(nb_prepare *p, nb_call *c, nb_api_error *error)
 {
-    if (!build(p, c, error) || !count(p, c, error) || !encode(p, c, error)) return false;
+    if (!make_grammars(p, c, error) || !build(p, c, error) || !count(p, c, error) || !encode(p, c, error)) return false;
     if (c->request.return_token_ids) {
         nb_error err;
         for (size_t i = 0; i < c->prompt.count; i++)

@@ -10,6 +10,7 @@ typedef struct {
     nb_model                  view;   /* the model with another pool, for the tower beside the engine */
     nb_pool                  *pool;
     nb_visual_cache          *cache;
+    nb_token_trie            *trie;
     bool                      shares_device; /* one stream for both: they take turns */
     pthread_mutex_t           device;
 } nb_prepare;

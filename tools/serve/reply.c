@@ -6,7 +6,11 @@
 
 #include "tools/cli/output.h"
 
-static const char *finish_reason(const nb_call_choice *c) { return c->finish == NB_FINISH_STOP ? "stop" : "length"; }
+static const char *finish_reason(const nb_call *call, const nb_call_choice *c, const nb_tool_calls *tools)
+{
+    if (c->finish != NB_FINISH_STOP) return "length";
+    return tools && tools->count && !call->request.named_tool ? "tool_calls" : "stop";
+}
 
 /* The string or token that ended it, when that was asked for; null for the model's own end. */
 static void emit_stop_reason(nb_emit *e, const nb_call *c, const nb_call_choice *choice)
@@ -175,12 +179,41 @@ static void emit_head(nb_emit *e, const nb_call *c, const nb_reply_source *sourc
 
 /* ---- whole --------------------------------------------------------------------------------------------------------------- */
 
-static void emit_message(nb_emit *e, const nb_call_choice *choice)
+static bool is_blank(const char *text, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        if (text[i] != ' ' && text[i] != '\n' && text[i] != '\t' && text[i] != '\r') return false;
+    return true;
+}
+
+static void emit_tool_calls(nb_emit *e, const nb_tool_calls *tools, const char *text)
+{
+    nb_emit_open(e, "tool_calls", '[');
+    for (int i = 0; i < tools->count; i++) {
+        size_t      n;
+        const char *arguments = nb_tool_call_arguments(&tools->calls[i], text, &n);
+        nb_emit_open(e, NULL, '{');
+        nb_emit_string(e, "id", tools->calls[i].id);
+        nb_emit_string(e, "type", "function");
+        nb_emit_open(e, "function", '{');
+        nb_emit_string(e, "name", tools->calls[i].name);
+        nb_emit_bytes(e, "arguments", arguments, n);
+        nb_emit_close(e);
+        nb_emit_close(e);
+    }
+    nb_emit_close(e);
+}
+
+static void emit_message(nb_emit *e, const nb_call_choice *choice, const nb_tool_calls *tools)
+{
+    const char *text = choice->text.data ? choice->text.data : "";
+    size_t      n = tools->count ? tools->content_end : choice->text.size;
     nb_emit_open(e, "message", '{');
     nb_emit_string(e, "role", "assistant");
-    nb_emit_bytes(e, "content", choice->text.data ? choice->text.data : "", choice->text.size);
+    if (tools->count && is_blank(text, n)) nb_emit_string(e, "content", NULL);
+    else nb_emit_bytes(e, "content", text, n);
     nb_emit_string(e, "refusal", NULL);
+    if (tools->count) emit_tool_calls(e, tools, text);
     nb_emit_close(e);
 }
 
@@ -202,15 +235,18 @@ void nb_reply_whole(nb_buf *out, const nb_call *c, const nb_reply_source *source
     nb_emit_open(&e, "choices", '[');
     for (int i = 0; i < c->request.n; i++) {
         const nb_call_choice *choice = &c->choices[i];
+        nb_tool_calls         tools = {0};
+        if (c->request.tools) nb_tool_calls_update(&tools, choice->text.data ? choice->text.data : "", choice->text.size, true);
         nb_emit_open(&e, NULL, '{');
         nb_emit_int(&e, "index", i);
-        if (c->request.kind == NB_CALL_CHAT) emit_message(&e, choice);
+        if (c->request.kind == NB_CALL_CHAT) emit_message(&e, choice, &tools);
         else emit_text(&e, c, choice, source->tokenizer);
         emit_logprobs(&e, c, choice, 0, source->tokenizer);
-        nb_emit_string(&e, "finish_reason", finish_reason(choice));
+        nb_emit_string(&e, "finish_reason", finish_reason(c, choice, &tools));
         emit_stop_reason(&e, c, choice);
         if (c->request.return_token_ids) emit_choice_ids(&e, choice, 0);
         nb_emit_close(&e);
+        nb_tool_calls_free(&tools);
     }
     nb_emit_close(&e);
     emit_usage(&e, c);
@@ -254,10 +290,59 @@ static void begin_choice(nb_buf *out, const nb_call *c, int i, const nb_reply_so
     event_close(&e, c);
 }
 
-/* New text and tokens of a choice; ended: and its finish reason. */
-static void continue_choice(nb_buf *out, const nb_call *c, int i, nb_reply_stream *s, bool ended, const nb_reply_source *source)
+/* What is new of the calls: names as soon as they are known, arguments as they come. */
+static void emit_call_deltas(nb_emit *e, nb_reply_stream *s, int i, const char *text)
+{
+    nb_tool_calls *t = &s->choices[i].tools;
+    nb_emit_open(e, "tool_calls", '[');
+    for (int k = s->choices[i].calls ? s->choices[i].calls - 1 : 0; k < t->count && t->calls[k].named; k++) {
+        size_t      n;
+        const char *arguments = nb_tool_call_arguments(&t->calls[k], text, &n);
+        bool        fresh = k >= s->choices[i].calls;
+        size_t      from = fresh ? 0 : s->choices[i].arguments;
+        if (!fresh && n == from) continue;
+        nb_emit_open(e, NULL, '{');
+        nb_emit_int(e, "index", k);
+        if (fresh) {
+            nb_emit_string(e, "id", t->calls[k].id);
+            nb_emit_string(e, "type", "function");
+        }
+        nb_emit_open(e, "function", '{');
+        if (fresh) nb_emit_string(e, "name", t->calls[k].name);
+        nb_emit_bytes(e, "arguments", arguments + from, n - from);
+        nb_emit_close(e);
+        nb_emit_close(e);
+        s->choices[i].calls = k + 1;
+        s->choices[i].arguments = n;
+    }
+    nb_emit_close(e);
+}
+
+/* Whether a call has something that was not sent. */
+static bool calls_grew(const nb_reply_stream *s, int i)
+{
+    const nb_tool_calls *t = &s->choices[i].tools;
+    int                  sent = s->choices[i].calls;
+    if (t->count > sent && t->calls[sent].named) return true;
+    if (!sent || sent > t->count) return false;
+    const nb_tool_call *c = &t->calls[sent - 1];
+    return (c->own.size ? c->own.size : c->end - c->args) > s->choices[i].arguments;
+}
+
+/* How much of the text is content that may be sent. */
+static size_t shown(const nb_call *c, const nb_call_choice *choice, nb_reply_stream *s, int i)
+{
+    if (!c->request.tools) return choice->text.size;
+    nb_tool_calls *t = &s->choices[i].tools;
+    nb_tool_calls_update(t, choice->text.data ? choice->text.data : "", choice->text.size, choice->finished);
+    return t->content_end > s->choices[i].text ? t->content_end : s->choices[i].text;
+}
+
+/* New text, calls and tokens of a choice; ended: and its finish reason. */
+static void continue_choice(nb_buf *out, const nb_call *c, int i, nb_reply_stream *s, size_t until, bool ended, const nb_reply_source *source)
 {
     const nb_call_choice *choice = &c->choices[i];
+    const char           *text = choice->text.data ? choice->text.data : "";
     bool   chat = c->request.kind == NB_CALL_CHAT;
     size_t at = s->choices[i].text, tokens = s->choices[i].tokens;
     nb_emit e = event_open(out, c, source);
@@ -265,19 +350,24 @@ static void continue_choice(nb_buf *out, const nb_call *c, int i, nb_reply_strea
     nb_emit_open(&e, NULL, '{');
     nb_emit_int(&e, "index", i);
     if (chat) nb_emit_open(&e, "delta", '{');
-    if (!chat || choice->text.size > at)
-        nb_emit_bytes(&e, chat ? "content" : "text", choice->text.size > at ? choice->text.data + at : "", choice->text.size - at);
+    if (!chat || until > at) nb_emit_bytes(&e, chat ? "content" : "text", text + at, until - at);
+    if (chat && calls_grew(s, i)) emit_call_deltas(&e, s, i, text);
     if (chat) nb_emit_close(&e);
     if (choice->token_count > tokens) emit_logprobs(&e, c, choice, tokens, source->tokenizer);
     else nb_emit_string(&e, "logprobs", NULL);
-    nb_emit_string(&e, "finish_reason", ended ? finish_reason(choice) : NULL);
+    nb_emit_string(&e, "finish_reason", ended ? finish_reason(c, choice, &s->choices[i].tools) : NULL);
     if (ended) emit_stop_reason(&e, c, choice);
     if (c->request.return_token_ids) emit_choice_ids(&e, choice, tokens);
     nb_emit_close(&e);
     nb_emit_close(&e);
     event_close(&e, c);
-    s->choices[i].text = choice->text.size;
+    s->choices[i].text = until;
     s->choices[i].tokens = choice->token_count;
+}
+
+void nb_reply_stream_free(nb_reply_stream *s)
+{
+    for (int i = 0; i < NB_CALL_MAX_CHOICES; i++) nb_tool_calls_free(&s->choices[i].tools);
 }
 
 static void end_stream(nb_buf *out, const nb_call *c, const nb_reply_source *source)
@@ -309,7 +399,8 @@ void nb_reply_next(nb_buf *out, nb_call *c, nb_reply_stream *s, const nb_reply_s
             if (c->request.kind == NB_CALL_CHAT) begin_choice(out, c, i, source);
         }
         /* Tokens whose text is still held back go with the text that they become a part of. */
-        if (choice->text.size > s->choices[i].text || ended) continue_choice(out, c, i, s, ended, source);
+        size_t until = shown(c, choice, s, i);
+        if (until > s->choices[i].text || calls_grew(s, i) || ended) continue_choice(out, c, i, s, until, ended, source);
         if (ended) s->choices[i].ended = true;
     }
     if (c->stage == NB_STAGE_DONE && !s->finished) {

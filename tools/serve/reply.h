@@ -18,9 +18,13 @@ typedef struct {
     struct {
         size_t text, tokens; /* of the choice, already sent */
         bool   began, ended;
+        nb_tool_calls tools;            /* found so far, when they are looked for */
+        size_t arguments;               /* of the last call, sent */
+        int    calls;                   /* whose names were sent */
     } choices[NB_CALL_MAX_CHOICES];
     bool finished; /* [DONE] was written */
 } nb_reply_stream;
+void nb_reply_stream_free(nb_reply_stream *s);
 /* Append the events for all that is new; takes the call's lock.  s->finished at the end. */
 void nb_reply_next(nb_buf *out, nb_call *c, nb_reply_stream *s, const nb_reply_source *source);
 

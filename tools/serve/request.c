@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#include "tools/serve/form.h"
 #include "tools/serve/media_rules.h"
 
 enum { MAX_MESSAGES = 1024, MAX_PARTS = 4096, MAX_STOP_BYTES = 256, MAX_BIAS = 1024, MAX_TOOLS = 128 };
@@ -188,7 +189,7 @@ static bool read_common(nb_call_request *r, const cJSON *body, nb_service *servi
                            (long long)r->max_tokens);
     r->n = (int)n;
     r->generate.min_new_tokens = (int)min_tokens;
-    r->generate.keep_special = !skip_special;
+    r->generate.keep_special = !skip_special || r->tools; /* the tags of calls may be special tokens */
     const cJSON *salt = nb_json_find(body, "cache_salt"), *model = nb_json_find(body, "model");
     if (salt && !cJSON_IsString(salt)) return nb_api_fail(error, 400, "cache_salt", "cache_salt has to be a text");
     if (salt)
@@ -241,7 +242,9 @@ bool nb_request_messages(nb_call_request *out, const cJSON *body, nb_service *se
         return false;
     if (tools && (!cJSON_IsArray(tools) || !tools->child || cJSON_GetArraySize(tools) > MAX_TOOLS))
         return nb_api_fail(error, 400, "tools", "tools has to be an array of 1 to %d tools", MAX_TOOLS);
-    if (nb_chat_from_json(&out->chat, messages, tools, NULL, &err) != NB_OK) return nb_api_fail_from(error, &err, "messages");
+    bool hide_tools;
+    if (!nb_form_read(out, body, &hide_tools, error)) return false;
+    if (nb_chat_from_json(&out->chat, messages, hide_tools ? NULL : tools, NULL, &err) != NB_OK) return nb_api_fail_from(error, &err, "messages");
     return nb_media_rules_apply(out, nb_service_settings(service), nb_service_model(service), error);
 }
 
@@ -294,7 +297,8 @@ bool nb_request_completion(nb_call_request *out, const cJSON *body, nb_service *
     error->status = 0;
     out->kind = NB_CALL_COMPLETION;
     bool ok = cJSON_IsObject(body) || nb_api_fail(error, 400, "", "the body has to be a JSON object");
-    ok = ok && read_prompt(out, body, service, error) && read_common(out, body, service, error) &&
+    bool hide_tools;
+    ok = ok && read_prompt(out, body, service, error) && nb_form_read(out, body, &hide_tools, error) && read_common(out, body, service, error) &&
          get_int(&logprobs, body, "logprobs", 0, NB_TOP_LOGPROBS, error) && get_bool(&out->echo, body, "echo", error);
     if (ok && nb_json_find(body, "suffix")) ok = nb_api_fail(error, 400, "suffix", "suffix is not supported by this model");
     if (ok && out->max_tokens < 0) out->max_tokens = 16; /* the API's default */

@@ -405,6 +405,7 @@ static void on_completed(void *server, struct MHD_Connection *connection, void *
     nb_http_counts_add(s->counts, x->route ? x->route->path : "other", x->route ? x->route->method : "other", x->status, seconds);
     if (s->options.log_requests) log_request(x, seconds);
     nb_call_drop(x->call);
+    nb_reply_stream_free(&x->stream);
     nb_buf_free(&x->body);
     nb_buf_free(&x->out);
     pthread_mutex_destroy(&x->lock);

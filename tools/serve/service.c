@@ -136,7 +136,9 @@ static void finish_call(nb_service *s, nb_call *c)
 {
     for (int i = 0; i < NB_CALL_MAX_CHOICES; i++) {
         nb_stream_free(c->streams[i]);
+        nb_grammar_free(c->grammars[i]);
         c->streams[i] = NULL;
+        c->grammars[i] = NULL;
     }
     nb_visual_drop_all(c->visual, c->prompt.media_count);
     c->visual = NULL;
@@ -278,6 +280,7 @@ static bool open_choice(nb_service *s, nb_call *c, int slot, int choice, nb_api_
     s->targets[slot][choice] = (target){c, s->metrics, choice};
     o.sampling.seed += (uint64_t)choice;
     o.visual = c->visual;
+    o.grammar = c->grammars[choice];
     o.draft = s->running_now <= DRAFT_CALLS && c->request.n == 1 ? s->options.draft : 0;
     o.on_token = on_token;
     o.on_text = on_text;
