@@ -224,8 +224,15 @@ static bool check_messages(const cJSON *messages, nb_api_error *error)
     int parts = 0, count = cJSON_IsArray(messages) ? cJSON_GetArraySize(messages) : 0;
     if (!count) return nb_api_fail(error, 400, "messages", "messages has to be an array with at least one message");
     if (count > MAX_MESSAGES) return nb_api_fail(error, 400, "messages", "%d messages; at most %d are taken", count, MAX_MESSAGES);
-    for (const cJSON *m = messages->child; m; m = m->next) {
-        const cJSON *content = nb_json_find(m, "content");
+    int at = 0;
+    for (const cJSON *m = messages->child; m; m = m->next, at++) {
+        static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
+        const cJSON *content = nb_json_find(m, "content"), *role = nb_json_find(m, "role");
+        bool         known_role = false;
+        for (size_t i = 0; i < NB_COUNT(roles) && cJSON_IsString(role); i++) known_role |= !strcmp(roles[i], role->valuestring);
+        if (!known_role)
+            return nb_api_fail(error, 400, "messages", "messages[%d].role '%.32s' has to be system, developer, user, assistant or tool", at,
+                               cJSON_IsString(role) ? role->valuestring : "");
         if (cJSON_IsArray(content)) parts += cJSON_GetArraySize(content);
     }
     return parts <= MAX_PARTS || nb_api_fail(error, 400, "messages", "%d content parts; at most %d are taken", parts, MAX_PARTS);
@@ -245,6 +252,8 @@ bool nb_request_messages(nb_call_request *out, const cJSON *body, nb_service *se
     bool hide_tools;
     if (!nb_form_read(out, body, &hide_tools, error)) return false;
     if (nb_chat_from_json(&out->chat, messages, hide_tools ? NULL : tools, NULL, &err) != NB_OK) return nb_api_fail_from(error, &err, "messages");
+    for (int i = 0; i < out->chat.count; i++) /* the newer name of the same */
+        if (!strcmp(out->chat.messages[i].role, "developer")) strcpy(out->chat.messages[i].role, "system");
     return nb_media_rules_apply(out, nb_service_settings(service), nb_service_model(service), error);
 }
 

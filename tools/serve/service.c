@@ -131,6 +131,16 @@ static void observe_end(nb_service *s, nb_call *c)
     if (generated > 1) nb_metrics_observe(m, NB_HIST_TPOT, (c->last_token - c->first_token) / (double)(generated - 1));
 }
 
+/* What others see of the engine; its own thread alone calls this. */
+static void publish(nb_service *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats = nb_engine_look(s->engine);
+    s->running_count = s->running_now;
+    s->waiting_count = s->waiting.count;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* The service lets go of a call, in whatever stage it is.  Not under the lock. */
 static void finish_call(nb_service *s, nb_call *c)
 {
@@ -143,6 +153,7 @@ static void finish_call(nb_service *s, nb_call *c)
     nb_visual_drop_all(c->visual, c->prompt.media_count);
     c->visual = NULL;
     nb_prompt_free(&c->prompt);
+    if (pthread_equal(pthread_self(), s->engine_thread)) publish(s); /* who hears of the end finds the figures right */
     pthread_mutex_lock(&c->lock);
     if (c->stage != NB_STAGE_DONE) {
         c->stage = NB_STAGE_DONE;
@@ -402,10 +413,8 @@ static void fail_all_running(nb_service *s, const nb_error *err)
 /* Wait until there is something to do, take what is ready; false at the end. */
 static bool take_ready(nb_service *s)
 {
+    publish(s);
     pthread_mutex_lock(&s->lock);
-    s->stats = nb_engine_look(s->engine);
-    s->running_count = s->running_now;
-    s->waiting_count = s->waiting.count;
     while (!s->ready.first && !s->running_now && !s->waiting.first && !(s->stopping && s->calls == 0))
         pthread_cond_wait(&s->engine_wake, &s->lock);
     for (nb_call *c; (c = list_pop(&s->ready)) != NULL;) list_enter(&s->waiting, c);
