@@ -14,6 +14,7 @@
     X(data)            \
     X(quantize)        \
     X(serve)           \
+    X(verify)          \
     X(eval)            \
     X(bench)           \
     X(synth)
