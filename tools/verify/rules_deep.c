@@ -111,15 +111,12 @@ static nb_status check_padding(const nb_rules *r, const nb_module *m, nb_error *
 }
 
 /* nibble's own reader has the last word about a layer that the rules above let pass. */
-static nb_status check_reading(const nb_rules *r, const nb_module *m, nb_error *err)
+static nb_status check_reading(const nb_rules *r, const nb_quant_config *q, const nb_module *m, nb_error *err)
 {
-    static const nb_quant_method methods[] = {NB_QUANT_NONE, NB_QUANT_AWQ, NB_QUANT_GPTQ, NB_QUANT_CT, NB_QUANT_NONE};
-    nb_quant_config q = {.method = methods[r->d->block.kind], .bits = m->scheme.bits, .group = (int)m->scheme.group, .sym = m->scheme.sym,
-                         .desc_act = m->scheme.desc_act, .v2 = r->d->block.v2};
     nb_linear linear;
     nb_error  why = {0};
-    if (m->part != NB_PART_DECODER || m->n > INT32_MAX || m->k > INT32_MAX || (q.bits != 4 && q.bits != 8)) return NB_OK;
-    nb_status status = nb_linear_read(&linear, r->d->checkpoint, &q, m->name, (int)m->n, (int)m->k, -1, &why);
+    if (m->n > INT32_MAX || m->k > INT32_MAX) return NB_OK;
+    nb_status status = nb_linear_read(&linear, r->d->checkpoint, q, m->name, (int)m->n, (int)m->k, -1, &why);
     if (status == NB_OK) nb_linear_free(&linear);
     if (status == NB_ERR_MEMORY) *err = why;
     if (status == NB_ERR_MEMORY) return status;
@@ -157,6 +154,10 @@ static nb_status check_tied(const nb_rules *r, nb_error *err)
 nb_status nb_rules_deep(const nb_rules *r, bool *stop, nb_error *err)
 {
     const nb_description *d = r->d;
+    nb_config             config;
+    nb_buf                notes = {0};
+    bool                  readable = nb_config_open(&config, d->path, &notes, NULL) == NB_OK;
+    nb_buf_free(&notes);
     *stop = false;
     for (size_t i = 0; i < nb_checkpoint_count(d->checkpoint); i++) {
         const nb_entry *e = nb_checkpoint_at(d->checkpoint, i);
@@ -172,7 +173,7 @@ nb_status nb_rules_deep(const nb_rules *r, bool *stop, nb_error *err)
         if (m->stored < NB_STORED_WORDS || !m->scheme.quantized) continue;
         NB_TRY(check_qzeros(r, m, err));
         NB_TRY(check_padding(r, m, err));
-        NB_TRY(check_reading(r, m, err));
+        if (readable) NB_TRY(check_reading(r, &config.quant, m, err));
     }
     return check_tied(r, err);
 }

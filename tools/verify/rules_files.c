@@ -138,11 +138,10 @@ static void check_unknown(const names *s)
         const char *name = nb_checkpoint_at(c, i)->tensor->name;
         if (s->used[i] || strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_pos_emb.inv_freq")) continue;
         static const char REMOVE[] = "remove it, or correct num_hidden_layers or depth in config.json";
-        for (int t = NB_FOR_VLLM; t < NB_TARGETS; t++)
-            if (t != NB_FOR_LLAMACPP)
-                nb_found(s->r->out, t == NB_FOR_TRANSFORMERS ? NB_WARNING : NB_ERROR, (nb_target)t, 0, "unknown", name, REMOVE,
-                         t == NB_FOR_TRANSFORMERS ? "is no tensor of this model: reported as unexpected and left out"
-                                                  : "is no tensor of this model: the loader stops at it");
+        for (int t = NB_FOR_VLLM; t <= NB_FOR_TRANSFORMERS; t++)
+            nb_found(s->r->out, t == NB_FOR_TRANSFORMERS ? NB_WARNING : NB_ERROR, (nb_target)t, 0, "unknown", name, REMOVE,
+                     t == NB_FOR_TRANSFORMERS ? "is no tensor of this model: reported as unexpected and left out"
+                                              : "is no tensor of this model: the loader stops at it");
     }
 }
 

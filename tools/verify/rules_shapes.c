@@ -74,12 +74,12 @@ static void check_quantized(const nb_rules *r, const nb_module *m)
         check(r, m, NB_T_QWEIGHT, WORDS, 2, awq ? k : k * bits / 32, awq ? n * bits / 32 : n);
         check(r, m, NB_T_QZEROS, WORDS, 2, groups, n * bits / 32);
         check(r, m, NB_T_SCALES, FLOATS, 2, groups, n);
-        check(r, m, NB_T_G_IDX, WORDS, 1, k, 0);
+        if (!awq) check(r, m, NB_T_G_IDX, WORDS, 1, k, 0);
     } else {
         check(r, m, NB_T_PACKED, WORDS, 2, n, over(k * bits, 32));
         check(r, m, NB_T_SCALE, FLOATS, 2, n, groups);
         check(r, m, NB_T_SHAPE, INDICES, 1, 2, 0);
-        check(r, m, NB_T_ZERO_POINT, WORDS, 2, over(n * bits, 32), groups);
+        if (!s.sym) check(r, m, NB_T_ZERO_POINT, WORDS, 2, over(n * bits, 32), groups);
         check(r, m, NB_T_CT_G_IDX, WORDS, 1, k, 0);
         check_weight_shape(r, m);
     }
