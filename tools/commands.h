@@ -15,6 +15,7 @@
     X(quantize)        \
     X(serve)           \
     X(verify)          \
+    X(trace)           \
     X(eval)            \
     X(bench)           \
     X(synth)

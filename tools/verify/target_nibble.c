@@ -34,7 +34,7 @@ nb_status nb_rules_nibble(const nb_rules *r, nb_error *err)
     if (nb_config_open(&config, r->d->path, &notes, &why) != NB_OK) {
         say(r, "config", "config.json", &why);
     } else {
-        if (nb_names_check(r->d->checkpoint, &config, &why) != NB_OK) say(r, "names", "tensors", &why);
+        if (nb_names_check(r->d->checkpoint, &config, &why) != NB_OK) say(r, "unknown", "tensors", &why);
         if (nb_generation_config_open(&generation, r->d->path, &why) != NB_OK) say(r, "side-file", "generation_config.json", &why);
         if (nb_processor_open(&processor, r->d->path, &why) != NB_OK)
             say(r, "side-file", "preprocessor_config.json", &why);
