@@ -15,6 +15,7 @@
     X(quantize)        \
     X(serve)           \
     X(verify)          \
+    X(diff)            \
     X(trace)           \
     X(eval)            \
     X(bench)           \
