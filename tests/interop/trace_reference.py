@@ -1,10 +1,13 @@
 """What transformers computes for one conversation, in the names of `nibble trace` (float32, CPU, eager attention).
 
-    python tests/interop/trace_reference.py MODEL MESSAGES.jsonl ROW OUT.safetensors [IMAGE_ROOT]
+    python tests/interop/trace_reference.py MODEL MESSAGES.jsonl ROW OUT.safetensors [IMAGE_ROOT [LAYER]]
     build/nibble trace MODEL --messages MESSAGES.jsonl --row ROW --image-root IMAGE_ROOT --all-logits --out mine.safetensors
     build/nibble trace --compare OUT.safetensors mine.safetensors
 
-Forward hooks collect the tensors; rotated queries and keys are taken from the function that rotates them.
+Forward hooks collect the tensors; rotated queries and keys are taken from the function that rotates them.  With LAYER only that
+layer of the decoder is kept, and floats as float16: tests/golden/trace.safetensors is
+
+    ... tools/demo/model tests/golden/prompts.jsonl 3 tests/golden/trace.safetensors tests/golden 3
 """
 import json
 import os
@@ -45,7 +48,7 @@ def encode(directory, messages, images):
     return inputs
 
 
-def main(directory, file, row, out, root):
+def main(directory, file, row, out, root, only=None):
     with open(file, encoding="utf-8") as lines:
         messages = [json.loads(line) for line in lines if line.strip()][int(row) - 1]["messages"]
     model = Qwen2VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
@@ -101,11 +104,13 @@ def main(directory, file, row, out, root):
             tower(pixels, grid_thw=grid[None])
             for hook in hooks:
                 hook.remove()
+    if only is not None:
+        kept = {n: t.half() if t.dtype == torch.float32 else t for n, t in kept.items() if not n.startswith("layer.") or n.split(".")[1] == only}
     save_file(kept, out, metadata={"format": "pt", "arithmetic": "transformers float32"})
     print(f"{out}: {len(kept)} tensors, {kept['input_ids'].numel()} tokens")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (5, 6):
+    if len(sys.argv) not in (5, 6, 7):
         sys.exit(__doc__)
-    main(*sys.argv[1:5], sys.argv[5] if len(sys.argv) == 6 else os.path.dirname(sys.argv[2]))
+    main(*sys.argv[1:5], sys.argv[5] if len(sys.argv) > 5 else os.path.dirname(sys.argv[2]), *sys.argv[6:])

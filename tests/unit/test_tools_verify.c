@@ -654,6 +654,74 @@ static void test_sums(void **state)
 #endif
 }
 
+/* Every value of a config becomes something else in turn: findings or none, but an answer. */
+static void confuse(model *m, cJSON *item)
+{
+    static const char *const others[] = {"null", "\"x\"", "-1", "1e300", "[]", "{}", "true", "[[\"a\"],1]"};
+    for (cJSON *child = item->child; child; child = child->next) {
+        for (size_t i = 0; i < NB_COUNT(others); i++) {
+            cJSON *other = cJSON_Parse(others[i]), kept = *child;
+            child->type = other->type, child->child = other->child, child->valuestring = other->valuestring, child->valuedouble = other->valuedouble;
+            char *text = cJSON_PrintUnformatted(m->config);
+            write_file("config.json", text);
+            free(text);
+            child->type = kept.type, child->child = kept.child, child->valuestring = kept.valuestring, child->valuedouble = kept.valuedouble;
+            cJSON_Delete(other);
+            int code = VERIFY("--tp", "1,2,3");
+            if (code != 0 && code != 3) fail_msg("%s as %s: code %d", kept.string ? kept.string : "an item", others[i], code);
+        }
+        if (cJSON_IsObject(child) || cJSON_IsArray(child)) confuse(m, child);
+    }
+}
+
+static void test_confused(void **state)
+{
+    (void)state;
+    for (int f = AWQ; f <= CT; f += 2) { /* AWQ, GPTQ_V2, CT */
+        model m;
+        make(&m, (form)f);
+        save(&m);
+        confuse(&m, f == AWQ ? m.config : cJSON_GetObjectItem(m.config, "quantization_config"));
+        release(&m);
+    }
+}
+
+/* What nibble itself writes from the demo model, and the demo model. */
+static void test_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[8];
+        const char *targets;
+    } runs[] = {
+        {{"--method", "rtn", "--format", "awq"}, "vllm,sglang,transformers,nibble"},
+        {{"--method", "rtn", "--format", "gptq", "--sym"}, "vllm,sglang,transformers,nibble"},
+        {{"--method", "rtn", "--format", "gptq", "--sym", "--bits", "8"}, "vllm,sglang,transformers,nibble"},
+        {{"--method", "rtn", "--format", "gptq_v2", "--asym"}, "sglang,transformers,nibble"},
+    };
+    for (size_t i = 0; i <= NB_COUNT(runs); i++) {
+        const char *words[16] = {"nibble", "quantize", unit_path("tools/demo/model"), "--force", "-q", "--out", folder};
+        int         n = 7;
+        empty_folder();
+        if (i == NB_COUNT(runs)) { /* the original */
+            assert_int_equal(rmdir(folder), 0);
+            assert_int_equal(symlink(unit_path("tools/demo/model"), folder), 0);
+        } else {
+            for (int j = 0; j < 8 && runs[i].words[j]; j++) words[n++] = runs[i].words[j];
+            int saved = dup(1), nothing = open("/dev/null", O_WRONLY);
+            fflush(stdout);
+            dup2(nothing, 1);
+            int code = nb_program(n, (char *const *)words);
+            fflush(stdout);
+            dup2(saved, 1), close(saved), close(nothing);
+            assert_int_equal(code, 0);
+        }
+        if (VERIFY("--deep", "--tp", "1,2", "--target", i < NB_COUNT(runs) ? runs[i].targets : "vllm,sglang,transformers,nibble") != 0) fail_msg("%zu: %s", i, printed);
+    }
+    unlink(folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+}
+
 /* ---- patterns ---------------------------------------------------------------------------------------------------------------- */
 
 static void test_patterns(void **state)
@@ -685,6 +753,6 @@ static void test_patterns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns), cmocka_unit_test(test_whole), cmocka_unit_test(test_warnings),
-                                       cmocka_unit_test(test_broken),   cmocka_unit_test(test_targets), cmocka_unit_test(test_sums)};
+                                       cmocka_unit_test(test_broken),   cmocka_unit_test(test_written),   cmocka_unit_test(test_targets), cmocka_unit_test(test_sums)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
