@@ -470,7 +470,7 @@ static const broken cases[] = {
     {"zero_point missing", AWQ, {{JSON, QC "zero_point", "null"}}, V | S, "awq-keys", NULL, NULL},
     {"bfloat16 on the plain kernel", AWQ, {{JSON, QC "zero_point", "false"}, {JSON, "torch_dtype", "\"bfloat16\""}}, V | S, NULL, NULL, NULL},
     {"q not on the list, k on it", AWQ, {{TO_FLOAT, K0, "64 128"}, {JSON, QC "modules_to_not_convert", "[\"visual\",\"model.visual\",\"layers.0.self_attn.k_proj\"]"}},
-     V | S, "fused", NULL, NULL},
+     V | S | N, "fused", NULL, NULL},
     /* GPTQ */
     {"sym missing", GPTQ, {{JSON, QC "sym", "null"}}, V, "gptq-keys", NULL, NULL},
     {"desc_act missing", GPTQ, {{JSON, QC "desc_act", "null"}}, V | S, "gptq-keys", NULL, NULL},
@@ -480,8 +480,11 @@ static const broken cases[] = {
     {"g_idx out of order", GPTQ, {{WORD, O1 ".g_idx", "1"}}, V | S | T, "g-idx", O1, NULL},
     {"g_idx out of range", GPTQ, {{JSON, QC "desc_act", "true"}, {WORD, O1 ".g_idx", "7"}}, ALL, "g-idx", O1, NULL},
     {"desc_act without g_idx", GPTQ, {{JSON, QC "desc_act", "true"}, {DROP, O1 ".g_idx", 0}}, ALL, "g-idx", O1, NULL},
-    {"fused parts differ", GPTQ, {{TO_FLOAT, K0, "64 128"}}, V | S | T, NULL, K0, NULL},
+    {"fused parts differ", GPTQ, {{TO_FLOAT, K0, "64 128"}}, ALL, NULL, K0, NULL},
     {"fused widths differ", GPTQ, {{REPACK, K0, "64 128"}, {JSON, QC "dynamic", "{\"+:.*layers\\\\.0\\\\.self_attn\\\\.k_proj\":{\"bits\":8}}"}}, V | S | N, NULL, K0, NULL},
+    {"fused parts in two orders", GPTQ, {{JSON, QC "desc_act", "true"}, {WORD, K0 ".g_idx", "1"}}, V | S | N, "fused", K0, NULL},
+    {"only some named", GPTQ, {{JSON, QC "modules_in_block_to_quantize", "[[\"q_proj\",\"k_proj\",\"v_proj\"],[\"gate_proj\",\"up_proj\",\"down_proj\"]]"}},
+     V | T, "skip-list", "o_proj", NULL},
     {"damping", GPTQ, {{JSON, QC "damp_percent", "1.5"}}, T, "gptq-keys", NULL, NULL},
     /* compressed-tensors */
     {"ignore has old names only", CT, {{JSON, QC "ignore", "[\"lm_head\",\"re:visual.*\"]"}}, T, "skip-list", "visual", NULL},
@@ -752,7 +755,8 @@ static void test_patterns(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns), cmocka_unit_test(test_whole), cmocka_unit_test(test_warnings),
-                                       cmocka_unit_test(test_broken),   cmocka_unit_test(test_written),   cmocka_unit_test(test_targets), cmocka_unit_test(test_sums)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns), cmocka_unit_test(test_whole),    cmocka_unit_test(test_warnings),
+                                       cmocka_unit_test(test_broken),   cmocka_unit_test(test_confused), cmocka_unit_test(test_written),
+                                       cmocka_unit_test(test_targets),  cmocka_unit_test(test_sums)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

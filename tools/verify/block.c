@@ -142,6 +142,17 @@ const char *nb_list_item(const cJSON *list, int i)
     return NULL;
 }
 
+bool nb_block_names(const nb_block *b, const char *name, bool anywhere)
+{
+    const char *item;
+    size_t      n = strlen(name);
+    for (int i = 0; (item = nb_list_item(b->only, i)); i++) {
+        size_t m = strlen(item);
+        if (anywhere ? strstr(name, item) != NULL : n >= m && !strcmp(name + n - m, item)) return true;
+    }
+    return false;
+}
+
 nb_scheme nb_scheme_dynamic(const nb_block *b, const char *name, nb_scheme base, bool *unknown)
 {
     for (const cJSON *rule = b->dynamic ? b->dynamic->child : NULL; rule; rule = rule->next) {

@@ -3,7 +3,7 @@
  * With t ranks, q k v and gate up are split along their outputs and o and down along their inputs.  A rank must get whole heads,
  * whole words and whole groups; the fast (Marlin) kernels further want 64 | n and 128 | k of a rank's share and a group of 32, 64,
  * 128 or the whole row, and without that a slower kernel is used where there is one. */
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/verify/verify.h"
@@ -31,7 +31,25 @@ static const nb_module *member(const nb_rules *r, int layer, int index)
     return &r->d->modules[layer * 7 + index]; /* describe.c lists the decoder first */
 }
 
-void nb_serving_fused(const nb_rules *r, nb_target target)
+/* Two orders of inputs: a fused layer has room for one. */
+static nb_status same_order(bool *same, const nb_module *a, const nb_module *b, nb_error *err)
+{
+    *same = true;
+    if (!a->g_idx_read || !b->g_idx_read || (a->g_idx_plain && b->g_idx_plain)) return NB_OK;
+    nb_tensor_role role = a->tensor[NB_T_G_IDX] ? NB_T_G_IDX : NB_T_CT_G_IDX;
+    void          *one, *two;
+    if (!a->tensor[role] || !b->tensor[role] || a->k != b->k) return NB_OK;
+    NB_TRY(nb_entry_read(a->tensor[role], &one, err));
+    nb_status status = nb_entry_read(b->tensor[role], &two, err);
+    if (status == NB_OK) {
+        *same = memcmp(one, two, a->k * sizeof(int32_t)) == 0;
+        free(two);
+    }
+    free(one);
+    return status;
+}
+
+nb_status nb_serving_fused(const nb_rules *r, nb_target target, nb_error *err)
 {
     static const struct {
         int         first, count;
@@ -41,18 +59,22 @@ void nb_serving_fused(const nb_rules *r, nb_target target)
         for (size_t f = 0; f < NB_COUNT(fused); f++) {
             const nb_module *first = member(r, l, fused[f].first);
             nb_scheme        one, other;
-            bool             known = nb_scheme_stored(&one, first);
+            bool             known = nb_scheme_stored(&one, first), ordered;
             for (int i = 1; i < fused[f].count; i++) {
                 const nb_module *m = member(r, l, fused[f].first + i);
                 bool             both = nb_scheme_stored(&other, m) && known;
                 bool same = m->stored == first->stored && (!both || (one.bits == other.bits && one.group == other.group)) &&
                             (m->stored < NB_STORED_WORDS || nb_scheme_same(m->scheme, first->scheme));
-                if (same) continue;
-                nb_found(r->out, NB_ERROR, target, 0, "fused", m->name, "give the parts of a fused layer the same bits and group size, or keep all in float",
-                         "is not quantized as %s is, and both are parts of %s", first->name, fused[f].name);
+                if (!same)
+                    nb_found(r->out, NB_ERROR, target, 0, "fused", m->name, "give the parts of a fused layer the same bits and group size, or keep all in float",
+                             "is not quantized as %s is, and both are parts of %s", first->name, fused[f].name);
+                NB_TRY(same_order(&ordered, first, m, err));
+                if (!ordered)
+                    nb_found(r->out, NB_ERROR, target, 0, "fused", m->name, "quantize with --act-order group, or with one order for all parts",
+                             "has another order of inputs (g_idx) than %s, and both are parts of %s", first->name, fused[f].name);
             }
-            if (first->g_idx_read && !first->g_idx_plain) continue; /* one order for all: the loader takes the first one's */
         }
+    return NB_OK;
 }
 
 /* ---- GPTQ -------------------------------------------------------------------------------------------------------------- */

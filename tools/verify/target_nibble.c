@@ -25,7 +25,6 @@ static void try_reading(const nb_rules *r, const nb_config *config, const nb_mod
 
 nb_status nb_rules_nibble(const nb_rules *r, nb_error *err)
 {
-    (void)err;
     nb_config            config;
     nb_generation_config generation;
     nb_processor         processor;
@@ -46,5 +45,5 @@ nb_status nb_rules_nibble(const nb_rules *r, nb_error *err)
         for (size_t i = 0; i < r->d->module_count; i++) try_reading(r, &config, &r->d->modules[i]);
     }
     nb_buf_free(&notes);
-    return NB_OK;
+    return nb_serving_fused(r, NB_FOR_NIBBLE, err); /* q k v are one matrix here too, and so are gate and up */
 }

@@ -96,13 +96,12 @@ static void check_block(const nb_rules *r)
 
 nb_status nb_rules_sglang(const nb_rules *r, nb_error *err)
 {
-    (void)err;
     nb_block_kind kind = r->d->block.kind;
     nb_serving_names(r, NB_FOR_SGLANG);
     if (kind == NB_BLOCK_AWQ || kind == NB_BLOCK_GPTQ || kind == NB_BLOCK_CT) {
         check_block(r);
         check_modules(r);
-        nb_serving_fused(r, NB_FOR_SGLANG);
+        NB_TRY(nb_serving_fused(r, NB_FOR_SGLANG, err));
     }
     nb_serving_degrees(r, NB_FOR_SGLANG);
     return NB_OK;

@@ -6,7 +6,8 @@
  *     AWQ, 5.x   from the start of the name up to a dot or the end (as a pattern), or at its end
  *     AWQ, 4.x   anywhere in the name; the names are the published ones before 4.52
  *     compressed-tensors   the whole name, or "re:" and a pattern from its start
- *     GPTQ       no list: optimum quantizes what stands under the decoder layers and nothing else
+ *     GPTQ       no list: optimum quantizes what stands under the decoder layers and nothing else, and of that what
+ *                modules_in_block_to_quantize names by its end
  */
 #include <stdio.h>
 #include <string.h>
@@ -55,7 +56,8 @@ static bool builds_quantized(const nb_block *b, const nb_module *m, version v)
     if (b->kind == NB_BLOCK_AWQ) return m->part != NB_PART_HEAD && !skipped(b, m, v);
     if (b->kind == NB_BLOCK_CT) return !skipped(b, m, v) && nb_block_group(b, name, &unknown);
     if (b->kind == NB_BLOCK_GPTQ)
-        return m->part == NB_PART_DECODER ? nb_scheme_dynamic(b, name, b->base, &unknown).quantized : m->part == NB_PART_HEAD && b->lm_head;
+        return m->part == NB_PART_DECODER ? (!b->only || nb_block_names(b, name, false)) && nb_scheme_dynamic(b, name, b->base, &unknown).quantized
+                                          : m->part == NB_PART_HEAD && b->lm_head;
     return false;
 }
 

@@ -6,7 +6,8 @@
  * where all parts must agree:
  *
  *     AWQ                  an entry skips a module when it is a substring of its name; an empty list is filled from the file
- *     GPTQ                 no list: what is float in the file stays float; patterns of `dynamic` see fused names
+ *     GPTQ                 modules_in_block_to_quantize names what is quantized, by substring; without it what is float in the file
+ *                          stays float; patterns of `dynamic` see fused names
  *     compressed-tensors   an entry is a whole name or "re:" and a pattern from its start
  *
  * A float module that vLLM builds quantized is the KeyError that users report, and so is the opposite. */
@@ -71,7 +72,8 @@ static bool builds_quantized(const nb_description *d, const nb_module *m)
     fused_name(fused, m);
     if (m->part == NB_PART_HEAD) return b->kind != NB_BLOCK_CT && b->lm_head;
     if (b->kind == NB_BLOCK_AWQ) return b->skip && b->skip->child ? !listed(b, name) : stored;
-    if (b->kind == NB_BLOCK_GPTQ) return stored && nb_scheme_dynamic(b, fused, b->base, &unknown).quantized;
+    if (b->kind == NB_BLOCK_GPTQ && b->only && !nb_block_names(b, name, true)) return false;
+    if (b->kind == NB_BLOCK_GPTQ) return (stored || b->only) && nb_scheme_dynamic(b, fused, b->base, &unknown).quantized;
     if (b->kind == NB_BLOCK_CT) return !listed(b, name) && nb_block_group(b, name, &unknown);
     return false;
 }
@@ -202,7 +204,6 @@ static void check_ct(const nb_rules *r)
 
 nb_status nb_rules_vllm(const nb_rules *r, nb_error *err)
 {
-    (void)err;
     nb_block_kind kind = r->d->block.kind;
     nb_serving_names(r, NB_FOR_VLLM);
     if (kind == NB_BLOCK_AWQ) check_awq(r);
@@ -211,7 +212,7 @@ nb_status nb_rules_vllm(const nb_rules *r, nb_error *err)
     if (kind == NB_BLOCK_AWQ || kind == NB_BLOCK_GPTQ || kind == NB_BLOCK_CT) {
         check_lists(r);
         check_parts(r);
-        nb_serving_fused(r, NB_FOR_VLLM);
+        NB_TRY(nb_serving_fused(r, NB_FOR_VLLM, err));
     }
     nb_serving_degrees(r, NB_FOR_VLLM);
     return NB_OK;

@@ -45,7 +45,8 @@ typedef struct {
 void nb_findings_free(nb_findings *f);
 void nb_found(nb_findings *f, nb_severity severity, nb_target target, int tp, const char *rule, const char *where,
               const char *todo, const char *format, ...) __attribute__((format(printf, 8, 9)));
-/* Errors that stop this target at this degree (those for all targets and all degrees count). */
+/* Errors that stop this target at this degree.  Those for all targets and all degrees count, but the GGUF pair has only a damaged
+ * file in common with the other weights. */
 size_t nb_findings_errors(const nb_findings *f, nb_target target, int tp);
 
 /* ---- the checkpoint ---------------------------------------------------------------------------------------------------- */
@@ -167,7 +168,9 @@ void nb_serving_degrees(const nb_rules *r, nb_target target);
 void nb_serving_names(const nb_rules *r, nb_target target);
 void nb_serving_gptq(const nb_rules *r, nb_target target);
 /* Every part of the fused layers must be quantized alike. */
-void nb_serving_fused(const nb_rules *r, nb_target target);
+nb_status nb_serving_fused(const nb_rules *r, nb_target target, nb_error *err);
+/* Does "modules_in_block_to_quantize" name this module (at its end; with `anywhere`: in any place)? */
+bool nb_block_names(const nb_block *b, const char *name, bool anywhere);
 
 /* ---- SHA256SUMS -------------------------------------------------------------------------------------------------------- */
 
