@@ -15,11 +15,30 @@ typedef struct {
 } options;
 
 static const nb_arg diff_args[] = {
-    {.name = "a", .type = NB_ARG_STRING, .at = offsetof(options, a), .positional = true, .required = true, .metavar = "A", .help = "checkpoint directory"},
-    {.name = "b", .type = NB_ARG_STRING, .at = offsetof(options, b), .positional = true, .required = true, .metavar = "B", .help = "checkpoint directory"},
-    {.name = "values", .type = NB_ARG_BOOL, .at = offsetof(options, values), .group = "What to compare",
-     .help = "read the weights: for each matrix the relative error, the largest difference, the cosine and the integer codes that differ"},
-    {.name = "config-only", .type = NB_ARG_BOOL, .at = offsetof(options, config_only), .group = "What to compare",
+    {.name = "a",
+     .type = NB_ARG_STRING,
+     .at = offsetof(options, a),
+     .positional = true,
+     .required = true,
+     .metavar = "A",
+     .help = "checkpoint directory"},
+    {.name = "b",
+     .type = NB_ARG_STRING,
+     .at = offsetof(options, b),
+     .positional = true,
+     .required = true,
+     .metavar = "B",
+     .help = "checkpoint directory"},
+    {.name = "values",
+     .type = NB_ARG_BOOL,
+     .at = offsetof(options, values),
+     .group = "What to compare",
+     .help = "read the weights: for each matrix the relative error, the largest difference, the cosine and the integer codes "
+             "that differ"},
+    {.name = "config-only",
+     .type = NB_ARG_BOOL,
+     .at = offsetof(options, config_only),
+     .group = "What to compare",
      .help = "leave out the tensors and the tokenizer"},
 };
 
@@ -28,16 +47,23 @@ static const nb_arg_block blocks[] = {
 
 static bool alike(const nb_difference *x, const nb_difference *y)
 {
-    return !strcmp(x->part, y->part) && x->note == y->note && x->a && y->a && x->b && y->b && !strcmp(x->a, y->a) && !strcmp(x->b, y->b);
+    return !strcmp(x->part, y->part) && x->note == y->note && x->a && y->a && x->b && y->b && !strcmp(x->a, y->a) &&
+           !strcmp(x->b, y->b);
 }
 
 /* People get one row for all places with the same two values; machines get every place. */
 static nb_status difference_table(nb_table **out, const nb_diff *d, bool notes, nb_error *err)
 {
-    static const nb_column columns[] = {{.key = "part", .title = "part"}, {.key = "where", .title = "where"}, {.key = "a", .title = "A"},
-                                        {.key = "b", .title = "B"},       {.key = "note", .title = NULL}};
-    static const nb_column noted[] = {{.key = "part", .title = "part"}, {.key = "where", .title = "where"}, {.key = "a", .title = "A"},
-                                      {.key = "b", .title = "B"},       {.key = "note", .title = "why it does not count"}};
+    static const nb_column columns[] = {{.key = "part", .title = "part"},
+                                        {.key = "where", .title = "where"},
+                                        {.key = "a", .title = "A"},
+                                        {.key = "b", .title = "B"},
+                                        {.key = "note", .title = NULL}};
+    static const nb_column noted[] = {{.key = "part", .title = "part"},
+                                      {.key = "where", .title = "where"},
+                                      {.key = "a", .title = "A"},
+                                      {.key = "b", .title = "B"},
+                                      {.key = "note", .title = "why it does not count"}};
     NB_TRY(nb_table_new(out, notes ? noted : columns, NB_COUNT(columns), err));
     for (size_t i = 0; i < d->count; i++) {
         const nb_difference *x = &d->items[i];
@@ -61,10 +87,14 @@ static nb_status difference_table(nb_table **out, const nb_diff *d, bool notes, 
 
 static nb_status value_table(nb_table **out, const nb_diff *d, nb_error *err)
 {
-    static const nb_column columns[] = {{.key = "matrix", .title = "matrix"},         {.key = "a", .title = "A"},
-                                        {.key = "b", .title = "B"},                   {.key = "relative", .title = "relative", .right = true},
-                                        {.key = "max_abs", .title = "max abs", .right = true}, {.key = "cosine", .title = "cosine", .right = true},
-                                        {.key = "codes", .title = "codes that differ"}, {.key = "elements", .title = "elements"}};
+    static const nb_column columns[] = {{.key = "matrix", .title = "matrix"},
+                                        {.key = "a", .title = "A"},
+                                        {.key = "b", .title = "B"},
+                                        {.key = "relative", .title = "relative", .right = true},
+                                        {.key = "max_abs", .title = "max abs", .right = true},
+                                        {.key = "cosine", .title = "cosine", .right = true},
+                                        {.key = "codes", .title = "codes that differ"},
+                                        {.key = "elements", .title = "elements"}};
     NB_TRY(nb_table_new(out, columns, NB_COUNT(columns), err));
     for (size_t i = 0; i < d->row_count; i++) {
         const nb_value_row *r = &d->rows[i];
@@ -116,7 +146,8 @@ static nb_status report(const options *opt, const nb_diff *d, nb_error *err)
         if (nb_table_rows(values)) nb_table_print(values, NB_TABLE_MD, &out), nb_buf_char(&out, '\n');
         if (nb_table_rows(notes) && nb_verbose()) nb_table_print(notes, NB_TABLE_MD, &out), nb_buf_char(&out, '\n');
         nb_buf_printf(&out, d->differing ? "%zu differences" : "the same", d->differing);
-        if (nb_table_rows(notes) && !nb_verbose()) nb_buf_printf(&out, ", and %zu that mean nothing (-v lists them)", nb_table_rows(notes));
+        if (nb_table_rows(notes) && !nb_verbose())
+            nb_buf_printf(&out, ", and %zu that mean nothing (-v lists them)", nb_table_rows(notes));
         if (opt->values) nb_buf_printf(&out, "; the values of %llu tensors are equal", (unsigned long long)d->same_values);
         else if (!opt->config_only && !d->differing) nb_buf_str(&out, "; values were not compared (--values)");
         nb_buf_char(&out, '\n');
@@ -136,7 +167,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_diff           d = {0};
     (void)args;
     for (int i = 0; i < 2; i++)
-        if (!nb_is_directory(both[i])) return nb_fail(err, NB_ERR_INPUT, "%s: no such directory; give two checkpoint directories", both[i]);
+        if (!nb_is_directory(both[i]))
+            return nb_fail(err, NB_ERR_INPUT, "%s: no such directory; give two checkpoint directories", both[i]);
     if (opt->values && opt->config_only) return nb_fail(err, NB_ERR_ARGUMENT, "--values and --config-only exclude each other");
     nb_status s = nb_diff_side_files(&d, opt->a, opt->b, err);
     if (s == NB_OK && !opt->config_only) s = nb_diff_tokenizer(&d, opt->a, opt->b, err);
@@ -152,9 +184,12 @@ const nb_command nb_command_diff = {
     .name = "diff",
     .summary = "tell what differs between two checkpoints, by meaning",
     .usage = "A B [--values] [flags]",
-    .about = "Compares configs (by JSON path, whatever the order; spellings and missing keys that mean the same are notes), tokenizers "
-             "(vocabulary, merges, added tokens), chat templates, processors, and tensors (names in either layout, forms, shapes, types). "
-             "With --values the weights are read, a piece at a time, and each matrix is compared as what it means, however it is stored. "
+    .about = "Compares configs (by JSON path, whatever the order; spellings and missing keys that mean the same are notes), "
+             "tokenizers "
+             "(vocabulary, merges, added tokens), chat templates, processors, and tensors (names in either layout, forms, "
+             "shapes, types). "
+             "With --values the weights are read, a piece at a time, and each matrix is compared as what it means, however it "
+             "is stored. "
              "The exit code is 0 when the two are the same and 1 when they differ.",
     .examples = "  nibble diff my-2b my-2b-awq --values\n"
                 "  nibble diff checkpoint-100 checkpoint-200 --json\n",

@@ -19,15 +19,39 @@ typedef struct {
 } options;
 
 static const nb_arg verify_args[] = {
-    {.name = "directory", .type = NB_ARG_STRING, .at = offsetof(options, directory), .positional = true, .required = true,
-     .metavar = "DIR", .help = "checkpoint directory, or a directory with a GGUF pair"},
-    {.name = "target", .type = NB_ARG_STRING, .at = offsetof(options, targets), .metavar = "NAME[,NAME...]", .group = "What to check",
-     .shown = "all that read what the directory holds", .help = "loaders to check for: vllm, sglang, transformers, llama.cpp, nibble"},
-    {.name = "tp", .aliases = "tensor-parallel-size", .type = NB_ARG_INTS, .at = offsetof(options, tp), .metavar = "N[,N...]", .text = "1",
-     .min = 1, .max = 1024, .group = "What to check", .help = "degrees of tensor parallelism to check for vllm and sglang"},
-    {.name = "deep", .type = NB_ARG_BOOL, .at = offsetof(options, deep), .group = "What to check",
+    {.name = "directory",
+     .type = NB_ARG_STRING,
+     .at = offsetof(options, directory),
+     .positional = true,
+     .required = true,
+     .metavar = "DIR",
+     .help = "checkpoint directory, or a directory with a GGUF pair"},
+    {.name = "target",
+     .type = NB_ARG_STRING,
+     .at = offsetof(options, targets),
+     .metavar = "NAME[,NAME...]",
+     .group = "What to check",
+     .shown = "all that read what the directory holds",
+     .help = "loaders to check for: vllm, sglang, transformers, llama.cpp, nibble"},
+    {.name = "tp",
+     .aliases = "tensor-parallel-size",
+     .type = NB_ARG_INTS,
+     .at = offsetof(options, tp),
+     .metavar = "N[,N...]",
+     .text = "1",
+     .min = 1,
+     .max = 1024,
+     .group = "What to check",
+     .help = "degrees of tensor parallelism to check for vllm and sglang"},
+    {.name = "deep",
+     .type = NB_ARG_BOOL,
+     .at = offsetof(options, deep),
+     .group = "What to check",
      .help = "read the values too: finite, scales above zero and within float16, zero points, padding, the tied head"},
-    {.name = "write-sums", .type = NB_ARG_BOOL, .at = offsetof(options, write_sums), .group = "What to check",
+    {.name = "write-sums",
+     .type = NB_ARG_BOOL,
+     .at = offsetof(options, write_sums),
+     .group = "What to check",
      .help = "write SHA256SUMS over the files instead of checking it, unless the checkpoint is broken"},
 };
 
@@ -61,9 +85,11 @@ static bool holds(const char *directory, const char *ending)
 static nb_status read_targets(verification *v, nb_error *err)
 {
     if (!v->opt->targets) {
-        bool gguf = holds(v->opt->directory, ".gguf"), weights = holds(v->opt->directory, ".safetensors") || holds(v->opt->directory, ".json");
+        bool gguf = holds(v->opt->directory, ".gguf"),
+             weights = holds(v->opt->directory, ".safetensors") || holds(v->opt->directory, ".json");
         v->asked[NB_FOR_LLAMACPP] = gguf;
-        v->asked[NB_FOR_VLLM] = v->asked[NB_FOR_SGLANG] = v->asked[NB_FOR_TRANSFORMERS] = v->asked[NB_FOR_NIBBLE] = weights || !gguf;
+        v->asked[NB_FOR_VLLM] = v->asked[NB_FOR_SGLANG] = v->asked[NB_FOR_TRANSFORMERS] = v->asked[NB_FOR_NIBBLE] =
+            weights || !gguf;
         return NB_OK;
     }
     for (const char *at = v->opt->targets; *at;) {
@@ -72,7 +98,8 @@ static nb_status read_targets(verification *v, nb_error *err)
         for (int t = NB_FOR_VLLM; t < NB_TARGETS; t++)
             if (strlen(nb_target_name((nb_target)t)) == n && !strncmp(at, nb_target_name((nb_target)t), n)) found = t;
         if (!found)
-            return nb_fail(err, NB_ERR_ARGUMENT, "--target: '%.*s' is none of vllm, sglang, transformers, llama.cpp and nibble", (int)n, at);
+            return nb_fail(err, NB_ERR_ARGUMENT, "--target: '%.*s' is none of vllm, sglang, transformers, llama.cpp and nibble",
+                           (int)n, at);
         v->asked[found] = true;
         at += n + (at[n] == ',');
     }
@@ -82,7 +109,8 @@ static nb_status read_targets(verification *v, nb_error *err)
 static nb_status read_degrees(verification *v, nb_error *err)
 {
     for (int i = 0; i < v->opt->tp.count; i++) {
-        if (v->tp_count == (int)NB_COUNT(v->tp)) return nb_fail(err, NB_ERR_ARGUMENT, "--tp: at most %zu degrees", NB_COUNT(v->tp));
+        if (v->tp_count == (int)NB_COUNT(v->tp))
+            return nb_fail(err, NB_ERR_ARGUMENT, "--tp: at most %zu degrees", NB_COUNT(v->tp));
         v->tp[v->tp_count++] = (int)v->opt->tp.items[i];
     }
     return NB_OK;
@@ -95,9 +123,11 @@ static void summarize(verification *v, const nb_description *d)
     const nb_block *b = &d->block;
     char            group[32] = "";
     if (b->kind == NB_BLOCK_AWQ || b->kind == NB_BLOCK_GPTQ)
-        snprintf(group, sizeof group, b->base.group ? ", %d bits, groups of %lld" : ", %d bits, whole rows", b->base.bits, (long long)b->base.group);
-    snprintf(v->summary, sizeof v->summary, "%s%s, %zu tensors in %zu file%s", b->kind == NB_BLOCK_NONE ? "float" : b->method, group,
-             nb_checkpoint_count(d->checkpoint), nb_checkpoint_shards(d->checkpoint), nb_checkpoint_shards(d->checkpoint) == 1 ? "" : "s");
+        snprintf(group, sizeof group, b->base.group ? ", %d bits, groups of %lld" : ", %d bits, whole rows", b->base.bits,
+                 (long long)b->base.group);
+    snprintf(v->summary, sizeof v->summary, "%s%s, %zu tensors in %zu file%s", b->kind == NB_BLOCK_NONE ? "float" : b->method,
+             group, nb_checkpoint_count(d->checkpoint), nb_checkpoint_shards(d->checkpoint),
+             nb_checkpoint_shards(d->checkpoint) == 1 ? "" : "s");
 }
 
 /* Every rule runs, whatever was asked: what is not asked about is left out of the report. */
@@ -134,9 +164,9 @@ static nb_status check(verification *v, nb_error *err)
     if (v->findings.failed) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory for what was found", dir);
     if (!v->opt->write_sums) return NB_OK;
     if (nb_findings_errors(&v->findings, NB_FOR_ALL, 0))
-        nb_found(&v->findings, NB_WARNING, NB_FOR_ALL, 0, "sums", "SHA256SUMS", "repair the checkpoint first", "was not written, as the checkpoint is broken");
-    else
-        NB_TRY(nb_sums_write(dir, &v->sums, err));
+        nb_found(&v->findings, NB_WARNING, NB_FOR_ALL, 0, "sums", "SHA256SUMS", "repair the checkpoint first",
+                 "was not written, as the checkpoint is broken");
+    else NB_TRY(nb_sums_write(dir, &v->sums, err));
     return NB_OK;
 }
 
@@ -166,9 +196,9 @@ static bool alike(const nb_finding *a, const nb_finding *b)
 
 static nb_status verdict_table(nb_table **out, verification *v, nb_error *err)
 {
-    static const nb_column columns[] = {
-        {.key = "target", .title = "target"}, {.key = "tp", .title = "ranks"}, {.key = "pass", .title = NULL}, {.title = "verdict"},
-        {.key = "errors", .title = "errors"}, {.key = "warnings", .title = "warnings"}};
+    static const nb_column columns[] = {{.key = "target", .title = "target"}, {.key = "tp", .title = "ranks"},
+                                        {.key = "pass", .title = NULL},       {.title = "verdict"},
+                                        {.key = "errors", .title = "errors"}, {.key = "warnings", .title = "warnings"}};
     NB_TRY(nb_table_new(out, columns, NB_COUNT(columns), err));
     for (int t = NB_FOR_VLLM; t < NB_TARGETS; t++) {
         bool ranks = t == NB_FOR_VLLM || t == NB_FOR_SGLANG;
@@ -178,7 +208,8 @@ static nb_status verdict_table(nb_table **out, verification *v, nb_error *err)
             size_t warnings = 0, errors = nb_findings_errors(&v->findings, (nb_target)t, tp);
             for (size_t j = 0; j < v->findings.count; j++) {
                 const nb_finding *f = &v->findings.items[j];
-                warnings += f->severity == NB_WARNING && (f->target == (nb_target)t || f->target == NB_FOR_ALL) && (!f->tp || f->tp == tp);
+                warnings += f->severity == NB_WARNING && (f->target == (nb_target)t || f->target == NB_FOR_ALL) &&
+                            (!f->tp || f->tp == tp);
             }
             v->failed = v->failed || errors;
             nb_table_text(*out, nb_target_name((nb_target)t));
@@ -196,8 +227,9 @@ static nb_status verdict_table(nb_table **out, verification *v, nb_error *err)
 /* One row for all findings that say the same about one target, errors first; machines get every finding (json_findings). */
 static nb_status finding_table(nb_table **out, const verification *v, nb_error *err)
 {
-    static const nb_column columns[] = {{.key = "severity", .title = "severity"}, {.key = "target", .title = "target"}, {.key = "rule", .title = "rule"},
-                                        {.key = "where", .title = "where"},       {.key = "what", .title = "what"},     {.key = "todo", .title = "what to do"}};
+    static const nb_column columns[] = {{.key = "severity", .title = "severity"}, {.key = "target", .title = "target"},
+                                        {.key = "rule", .title = "rule"},         {.key = "where", .title = "where"},
+                                        {.key = "what", .title = "what"},         {.key = "todo", .title = "what to do"}};
     NB_TRY(nb_table_new(out, columns, NB_COUNT(columns), err));
     for (int severity = NB_ERROR; severity >= (nb_verbose() ? NB_NOTE : NB_WARNING); severity--)
         for (size_t i = 0; i < v->findings.count; i++) {
@@ -293,12 +325,14 @@ const nb_command nb_command_verify = {
     .name = "verify",
     .summary = "check that a checkpoint loads in vLLM, SGLang, transformers, llama.cpp and here",
     .usage = "DIR [--target NAME,...] [--tp N,...] [flags]",
-    .about = "Replays the loaders' rules over config.json and the headers of the weights, without a GPU and without those loaders: "
-             "names of tensors in both layouts, skip lists, fused layers, shapes, bits and groups, division over ranks and into the tiles of the "
-             "fast kernels, zero points, g_idx, data types, shards and their index, tokenizer, processor and chat template. "
-             "SHA256SUMS is checked where it is there.\n\n"
-             "Each finding names the target, the tensor or JSON path, what is wrong and what to do. A rule that only older "
-             "versions of a loader have gives a warning. The exit code is 0 when every target passes and 3 when one fails.",
+    .about =
+        "Replays the loaders' rules over config.json and the headers of the weights, without a GPU and without those loaders: "
+        "names of tensors in both layouts, skip lists, fused layers, shapes, bits and groups, division over ranks and into the "
+        "tiles of the "
+        "fast kernels, zero points, g_idx, data types, shards and their index, tokenizer, processor and chat template. "
+        "SHA256SUMS is checked where it is there.\n\n"
+        "Each finding names the target, the tensor or JSON path, what is wrong and what to do. A rule that only older "
+        "versions of a loader have gives a warning. The exit code is 0 when every target passes and 3 when one fails.",
     .examples = "  nibble verify my-2b-awq\n"
                 "  nibble verify my-72b-gptq --target vllm --tp 1,2,4,8\n"
                 "  nibble verify my-2b-awq --deep --write-sums\n",

@@ -222,7 +222,8 @@ static nb_status sort_names(nb_gguf *f, nb_error *err)
             return nb_fail(err, NB_ERR_INPUT, "%s: duplicate key '%.200s'", f->path, ((const nb_gguf_pair *)f->by_key[i])->key);
     for (size_t i = 1; i < f->count; i++)
         if (compare_tensors(&f->by_name[i - 1], &f->by_name[i]) == 0)
-            return nb_fail(err, NB_ERR_INPUT, "%s: duplicate tensor '%s'", f->path, ((const nb_gguf_tensor *)f->by_name[i])->name);
+            return nb_fail(err, NB_ERR_INPUT, "%s: duplicate tensor '%s'", f->path,
+                           ((const nb_gguf_tensor *)f->by_name[i])->name);
     return NB_OK;
 }
 
@@ -241,11 +242,15 @@ static nb_status check_layout(nb_gguf *f, uint64_t header_end, nb_error *err)
     for (size_t i = 0; i < f->count; i++) {
         nb_gguf_tensor *t = &f->tensors[i];
         if (t->offset != next)
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' begins at byte %llu of the data, expected %llu (tensors lie in "
-                           "the order of their list)", f->path, t->name, (unsigned long long)t->offset, (unsigned long long)next);
+            return nb_fail(err, NB_ERR_INPUT,
+                           "%s: tensor '%s' begins at byte %llu of the data, expected %llu (tensors lie in "
+                           "the order of their list)",
+                           f->path, t->name, (unsigned long long)t->offset, (unsigned long long)next);
         if (t->offset > f->size - f->data || t->bytes > f->size - f->data - t->offset)
-            return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' needs %llu bytes from byte %llu of the data, which has %llu: the "
-                           "file is cut off", f->path, t->name, (unsigned long long)t->bytes, (unsigned long long)t->offset,
+            return nb_fail(err, NB_ERR_INPUT,
+                           "%s: tensor '%s' needs %llu bytes from byte %llu of the data, which has %llu: the "
+                           "file is cut off",
+                           f->path, t->name, (unsigned long long)t->bytes, (unsigned long long)t->offset,
                            (unsigned long long)(f->size - f->data));
         next = (t->offset + t->bytes + mask) & ~mask;
         t->offset += f->data;
@@ -289,8 +294,8 @@ nb_status nb_gguf_open(nb_gguf **out, const char *path, nb_error *err)
     f->fd = -1;
     f->path = nb_strdup(path);
     c.file = f;
-    nb_status status = f->path ? nb_open_regular(&f->fd, &f->size, path, err)
-                               : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to open it", path);
+    nb_status status =
+        f->path ? nb_open_regular(&f->fd, &f->size, path, err) : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to open it", path);
     if (status == NB_OK) status = nb_alloc(&c.window, WINDOW, 1, "a piece of a GGUF file", err);
     if (status == NB_OK) status = read_header(&c, err);
     free(c.window);
@@ -339,7 +344,7 @@ const nb_gguf_pair *nb_gguf_pair_at(const nb_gguf *f, size_t i)
 const nb_gguf_pair *nb_gguf_find(const nb_gguf *f, const char *key)
 {
     const nb_gguf_pair *wanted = &(nb_gguf_pair){.key = (char *)key};
-    const void        **found = f->pair_count ? bsearch(&wanted, f->by_key, f->pair_count, sizeof *f->by_key, compare_pairs) : NULL;
+    const void **found = f->pair_count ? bsearch(&wanted, f->by_key, f->pair_count, sizeof *f->by_key, compare_pairs) : NULL;
     return found ? *found : NULL;
 }
 
@@ -411,7 +416,8 @@ nb_status nb_gguf_ints(const nb_gguf *f, const char *key, size_t n, int64_t *out
     const nb_gguf_pair *p;
     NB_TRY(find_value(&p, f, key, true, err));
     if (p->count != n)
-        return nb_fail(err, NB_ERR_INPUT, "%s: '%s' has %llu items, expected %zu", f->path, key, (unsigned long long)p->count, n);
+        return nb_fail(err, NB_ERR_INPUT, "%s: '%s' has %llu items, expected %zu", f->path, key, (unsigned long long)p->count,
+                       n);
     for (size_t i = 0; i < n; i++) NB_TRY(read_int(f, p, i, &out[i], err));
     return NB_OK;
 }
@@ -445,7 +451,8 @@ nb_status nb_gguf_string(const nb_gguf *f, const char *key, nb_buf *out, nb_erro
     NB_TRY(nb_read_at(f->fd, b, sizeof b, p->offset, f->path, err));
     uint64_t n = little(b, sizeof b);
     if (n > MAX_STRING)
-        return nb_fail(err, NB_ERR_INPUT, "%s: '%s' has %llu bytes, at most %d are read", f->path, key, (unsigned long long)n, MAX_STRING);
+        return nb_fail(err, NB_ERR_INPUT, "%s: '%s' has %llu bytes, at most %d are read", f->path, key, (unsigned long long)n,
+                       MAX_STRING);
     NB_TRY(nb_alloc(&text, (size_t)n + 1, 1, key, err));
     nb_status status = nb_read_at(f->fd, text, (size_t)n, p->offset + 8, f->path, err);
     if (status == NB_OK) {

@@ -10,10 +10,10 @@
 enum { SHOWN = 5, MERGES_LIMIT = 64 << 20 };
 
 typedef struct {
-    cJSON    *tree;    /* tokenizer.json, or vocab.json */
-    nb_leaves vocab;   /* token, id */
-    nb_leaves merges;  /* path: rank as digits; value "a b" */
-    nb_leaves added;   /* id, content and flags */
+    cJSON    *tree;   /* tokenizer.json, or vocab.json */
+    nb_leaves vocab;  /* token, id */
+    nb_leaves merges; /* path: rank as digits; value "a b" */
+    nb_leaves added;  /* id, content and flags */
     nb_leaves rest;
     bool      there;
 } tokenizer;

@@ -34,7 +34,8 @@ static void form_of(char out[40], const side *s, const nb_module *m)
 static void shape_of(char out[80], const nb_tensor *t)
 {
     int used = snprintf(out, 80, "%s [", t->dtype_name);
-    for (int i = 0; i < t->rank && used < 60; i++) used += snprintf(out + used, 80 - (size_t)used, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+    for (int i = 0; i < t->rank && used < 60; i++)
+        used += snprintf(out + used, 80 - (size_t)used, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
     snprintf(out + used, 80 - (size_t)used, "]");
 }
 
@@ -54,7 +55,8 @@ static void compare_headers(nb_diff *d, const nb_entry *a, const nb_entry *b, co
 
 /* ---- values ------------------------------------------------------------------------------------------------------------------ */
 
-static nb_status add_row(nb_diff *d, const char *name, const char *a, const char *b, const nb_contrast *c, int64_t codes, nb_error *err)
+static nb_status add_row(nb_diff *d, const char *name, const char *a, const char *b, const nb_contrast *c, int64_t codes,
+                         nb_error *err)
 {
     if (c->differing == 0 && codes <= 0) {
         d->same_values++;
@@ -62,8 +64,12 @@ static nb_status add_row(nb_diff *d, const char *name, const char *a, const char
     }
     NB_TRY(nb_grow(&d->rows, &d->row_capacity, d->row_count + 1, sizeof *d->rows, "differences", err));
     nb_value_row *r = &d->rows[d->row_count++];
-    *r = (nb_value_row){.name = nb_strdup(name), .relative = nb_contrast_relative(c), .max_abs = c->not_finite ? 1.0 / 0.0 : c->max_abs,
-                        .cosine = nb_contrast_cosine(c), .codes = codes, .count = c->count};
+    *r = (nb_value_row){.name = nb_strdup(name),
+                        .relative = nb_contrast_relative(c),
+                        .max_abs = c->not_finite ? 1.0 / 0.0 : c->max_abs,
+                        .cosine = nb_contrast_cosine(c),
+                        .codes = codes,
+                        .count = c->count};
     snprintf(r->a, sizeof r->a, "%s", a);
     snprintf(r->b, sizeof r->b, "%s", b);
     d->differing++;
@@ -133,7 +139,8 @@ static nb_status contrast_matrices(nb_contrast *c, int64_t *codes, const nb_weig
     return s;
 }
 
-static nb_status compare_matrices(nb_diff *d, const side *a, const side *b, const nb_module *x, const nb_module *y, nb_error *err)
+static nb_status compare_matrices(nb_diff *d, const side *a, const side *b, const nb_module *x, const nb_module *y,
+                                  nb_error *err)
 {
     nb_linear   one = {0}, two = {0};
     nb_contrast c;
@@ -141,8 +148,11 @@ static nb_status compare_matrices(nb_diff *d, const side *a, const side *b, cons
     char        left[40], right[40];
     form_of(left, a, x);
     form_of(right, b, y);
-    if (x->stored == NB_STORED_NOT || y->stored == NB_STORED_NOT || x->n != y->n || x->k != y->k || x->n > INT32_MAX || x->k > INT32_MAX) return NB_OK;
-    if (x->stored == NB_STORED_FLOAT && y->stored == NB_STORED_FLOAT) return compare_tensors(d, x->tensor[NB_T_WEIGHT], y->tensor[NB_T_WEIGHT], err);
+    if (x->stored == NB_STORED_NOT || y->stored == NB_STORED_NOT || x->n != y->n || x->k != y->k || x->n > INT32_MAX ||
+        x->k > INT32_MAX)
+        return NB_OK;
+    if (x->stored == NB_STORED_FLOAT && y->stored == NB_STORED_FLOAT)
+        return compare_tensors(d, x->tensor[NB_T_WEIGHT], y->tensor[NB_T_WEIGHT], err);
     nb_status s = nb_linear_read(&one, a->d.checkpoint, &a->quant, x->name, (int)x->n, (int)x->k, -1, err);
     if (s == NB_OK) s = nb_linear_read(&two, b->d.checkpoint, &b->quant, y->name, (int)y->n, (int)y->k, -1, err);
     if (s == NB_OK) s = contrast_matrices(&c, &codes, &one.weights, &two.weights, err);
@@ -164,7 +174,9 @@ static const nb_module *module_named(const nb_description *d, const char *name)
 /* Whether a tensor is part of a linear layer's weight (its bias is compared by itself). */
 static bool of_module(const nb_entry *e)
 {
-    static const char *const endings[] = {".qweight", ".qzeros", ".scales", ".g_idx", ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx"};
+    static const char *const endings[] = {".qweight",       ".qzeros",       ".scales",       ".g_idx",
+                                          ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point",
+                                          ".weight_g_idx"};
     size_t                   n = strlen(e->name);
     for (size_t i = 0; i < NB_COUNT(endings); i++) {
         size_t m = strlen(endings[i]);
@@ -176,7 +188,9 @@ static bool of_module(const nb_entry *e)
 static nb_status compare_modules(nb_diff *d, const side *a, const side *b, bool values, nb_error *err)
 {
     for (size_t i = 0; i < a->d.module_count; i++) {
-        const nb_module *x = &a->d.modules[i], *y = i < b->d.module_count && !strcmp(b->d.modules[i].name, x->name) ? &b->d.modules[i] : module_named(&b->d, x->name);
+        const nb_module *x = &a->d.modules[i], *y = i < b->d.module_count && !strcmp(b->d.modules[i].name, x->name)
+                                                        ? &b->d.modules[i]
+                                                        : module_named(&b->d, x->name);
         char             left[40], right[40];
         NB_TRY(nb_stop_status(err));
         if (!y) continue; /* its tensors are told one by one */
@@ -184,7 +198,8 @@ static nb_status compare_modules(nb_diff *d, const side *a, const side *b, bool 
         form_of(right, b, y);
         bool packed = x->stored >= NB_STORED_WORDS || y->stored >= NB_STORED_WORDS;
         if (packed && strcmp(left, right)) nb_diff_add(d, "tensors", x->name, left, right, NULL);
-        else if (packed && (x->n != y->n || x->k != y->k)) nb_diff_add(d, "tensors", x->name, "another size", "another size", NULL);
+        else if (packed && (x->n != y->n || x->k != y->k))
+            nb_diff_add(d, "tensors", x->name, "another size", "another size", NULL);
         else if (packed) /* of one form: its tensors should look alike */
             for (int r = 0; r < NB_T_COUNT; r++) {
                 char name[NB_MODULE + 24];
@@ -235,7 +250,9 @@ static nb_status open_side(side *s, const char *directory, bool values, nb_error
     nb_findings findings = {0};
     bool        usable;
     NB_TRY(nb_describe(&s->d, directory, &findings, &usable, err));
-    nb_status status = usable ? NB_OK : nb_fail(err, NB_ERR_INPUT, "%s: %s", directory, findings.count ? findings.items[0].what : "cannot be read");
+    nb_status status =
+        usable ? NB_OK
+               : nb_fail(err, NB_ERR_INPUT, "%s: %s", directory, findings.count ? findings.items[0].what : "cannot be read");
     nb_findings_free(&findings);
     if (status == NB_OK && values && s->d.any_quantized) {
         nb_config config;
@@ -253,8 +270,8 @@ nb_status nb_diff_weights(nb_diff *d, const char *a, const char *b, bool values,
     nb_status s = open_side(&one, a, values, err);
     if (s == NB_OK) s = open_side(&two, b, values, err);
     if (s == NB_OK && one.d.names_new != two.d.names_new)
-        nb_diff_add(d, "tensors", "names", one.d.names_new ? "model.language_model.*" : "model.layers.*", two.d.names_new ? "model.language_model.*" : "model.layers.*",
-                    "two layouts of the same names");
+        nb_diff_add(d, "tensors", "names", one.d.names_new ? "model.language_model.*" : "model.layers.*",
+                    two.d.names_new ? "model.language_model.*" : "model.layers.*", "two layouts of the same names");
     if (s == NB_OK) s = compare_modules(d, &one, &two, values, err);
     if (s == NB_OK) s = compare_rest(d, &one, &two, values, err);
     nb_description_free(&one.d);

@@ -10,11 +10,11 @@
 /* The place of a name in the computation: media, layers, final; within each by part. */
 static uint64_t place_of(const char *name)
 {
-    static const char *const visual[] = {"grid_thw", "pixels", "patches", "block", "rows"},
-                            *const layer[] = {"input", "q", "k", "v", "attention", "attn_out", "mlp_out"},
-                            *const last[] = {"final.input", "final.norm", "logits"};
-    unsigned index, block = 0;
-    int      used = 0;
+    static const char *const        visual[] = {"grid_thw", "pixels", "patches", "block", "rows"},
+                             *const layer[] = {"input", "q", "k", "v", "attention", "attn_out", "mlp_out"},
+                             *const last[] = {"final.input", "final.norm", "logits"};
+    unsigned                        index, block = 0;
+    int                             used = 0;
     if (!strcmp(name, "input_ids")) return 0;
     if (!strcmp(name, "position_ids")) return 1;
     if (sscanf(name, "visual.%9u.%n", &index, &used) == 1 && used) {
@@ -47,11 +47,13 @@ static int by_place(const void *x, const void *y)
 
 static bool comparable(const nb_tensor *t)
 {
-    return (t->dtype == NB_F32 || t->dtype == NB_F16 || t->dtype == NB_BF16 || t->dtype == NB_I32 || t->dtype == NB_I64) && t->rank >= 1;
+    return (t->dtype == NB_F32 || t->dtype == NB_F16 || t->dtype == NB_BF16 || t->dtype == NB_I32 || t->dtype == NB_I64) &&
+           t->rank >= 1;
 }
 
 /* Row `row` of a tensor as f32; whole numbers up to 2^24 are exact. */
-static nb_status read_row(const nb_safetensors *f, const nb_tensor *t, uint64_t row, uint64_t width, void *raw, float *out, nb_error *err)
+static nb_status read_row(const nb_safetensors *f, const nb_tensor *t, uint64_t row, uint64_t width, void *raw, float *out,
+                          nb_error *err)
 {
     size_t size = nb_dtype_size(t->dtype);
     NB_TRY(nb_safetensors_read(f, t, raw, row * width * size, width * size, err));
@@ -87,7 +89,8 @@ static nb_status read_both(const sides *s, const paired *p, const uint64_t skip[
 }
 
 /* mean: the square of the mean row's size. */
-static nb_status find_first(const sides *s, const paired *p, const uint64_t skip[2], double mean, nb_trace_row *r, nb_error *err)
+static nb_status find_first(const sides *s, const paired *p, const uint64_t skip[2], double mean, nb_trace_row *r,
+                            nb_error *err)
 {
     bool whole = p->a->dtype == NB_I32 || p->a->dtype == NB_I64;
     for (uint64_t i = 0; i < r->rows; i++) {
@@ -201,7 +204,8 @@ nb_status nb_trace_compare(nb_trace_comparison *out, const char *a, const char *
     if (status == NB_OK) status = compare_all(out, &s, err);
     bool any = false;
     for (size_t i = 0; i < out->count; i++) any = any || out->rows[i].compared;
-    if (status == NB_OK && !any) status = nb_fail(err, NB_ERR_INPUT, "%s and %s have no tensor in common: are both traces?", a, b);
+    if (status == NB_OK && !any)
+        status = nb_fail(err, NB_ERR_INPUT, "%s and %s have no tensor in common: are both traces?", a, b);
     nb_safetensors_close(one);
     nb_safetensors_close(two);
     if (status != NB_OK) nb_trace_comparison_free(out);

@@ -16,7 +16,7 @@ typedef struct {
     float                  *host;  /* rows on their way to the file */
     size_t                  capacity;
     nb_status               status;
-    nb_error                err;   /* of a watcher, who cannot return one */
+    nb_error                err; /* of a watcher, who cannot return one */
 } recording;
 
 static bool layer_wanted(const nb_trace_options *o, int layer)
@@ -26,14 +26,16 @@ static bool layer_wanted(const nb_trace_options *o, int layer)
     return o->layer_count == 0;
 }
 
-static const char *const layer_parts[] = {"input", "q", "k", "v", "attention", "attn_out", "mlp_out"}; /* from NB_SEE_INPUT on */
+static const char *const layer_parts[] = {"input",     "q",        "k",      "v",
+                                          "attention", "attn_out", "mlp_out"}; /* from NB_SEE_INPUT on */
 
 static void name_of(char out[64], const recording *r, nb_see_point point, int index)
 {
     if (point == NB_SEE_PATCHES) snprintf(out, 64, "visual.%d.patches", r->media);
     else if (point == NB_SEE_BLOCK) snprintf(out, 64, "visual.%d.block.%d", r->media, index);
     else if (point == NB_SEE_VISUAL) snprintf(out, 64, "visual.%d.rows", r->media);
-    else if (point == NB_SEE_LAST || point == NB_SEE_NORM) snprintf(out, 64, "final.%s", point == NB_SEE_LAST ? "input" : "norm");
+    else if (point == NB_SEE_LAST || point == NB_SEE_NORM)
+        snprintf(out, 64, "final.%s", point == NB_SEE_LAST ? "input" : "norm");
     else snprintf(out, 64, "layer.%d.%s", index, layer_parts[point - NB_SEE_INPUT]);
 }
 
@@ -66,12 +68,14 @@ static nb_status declare_media(recording *r, const nb_patches *m, nb_error *err)
 static nb_status declare_all(recording *r, nb_error *err)
 {
     const nb_config *c = &r->model->config;
-    size_t           rows = r->prompt->count, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim, hidden = (size_t)c->hidden;
-    size_t           widths[] = {hidden, q, kv, kv, q, hidden, hidden}, kept = r->options->all_logits ? rows : 1;
-    char             name[64];
+    size_t           rows = r->prompt->count, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim,
+           hidden = (size_t)c->hidden;
+    size_t widths[] = {hidden, q, kv, kv, q, hidden, hidden}, kept = r->options->all_logits ? rows : 1;
+    char   name[64];
     NB_TRY(nb_trace_file_declare(r->file, "input_ids", NB_I32, 1, (uint64_t[]){rows}, err));
     NB_TRY(nb_trace_file_declare(r->file, "position_ids", NB_I32, 2, (uint64_t[]){3, rows}, err));
-    for (r->media = 0; r->media < r->prompt->media_count; r->media++) NB_TRY(declare_media(r, &r->prompt->media[r->media], err));
+    for (r->media = 0; r->media < r->prompt->media_count; r->media++)
+        NB_TRY(declare_media(r, &r->prompt->media[r->media], err));
     for (int l = 0; l < c->layers; l++)
         for (int p = NB_SEE_INPUT; p <= NB_SEE_MLP_OUT && layer_wanted(r->options, l); p++) {
             name_of(name, r, (nb_see_point)p, l);
@@ -97,17 +101,18 @@ static void see(void *context, nb_see_point point, int index, const float *x, si
     if (r->status != NB_OK) return;
     ops->download(ops, r->host, x, all * sizeof(float));
     for (size_t i = 1; i < rows && ld != (size_t)width; i++)
-        for (int j = 0; j < width; j++) r->host[i * (size_t)width + (size_t)j] = r->host[i * ld + (size_t)j]; /* ld > width: downwards */
+        for (int j = 0; j < width; j++)
+            r->host[i * (size_t)width + (size_t)j] = r->host[i * ld + (size_t)j]; /* ld > width: downwards */
     r->status = nb_trace_file_add(r->file, name, r->host, n * sizeof(float), NULL, &r->err);
 }
 
 static nb_status add_media(recording *r, const nb_patches *m, nb_error *err)
 {
     const nb_config *c = &r->model->config;
-    size_t           n = (size_t)m->t * m->h * m->w, width = (size_t)c->v_channels * c->v_temporal * c->v_patch * c->v_patch, rows;
-    int32_t          grid[3] = {m->t, m->h, m->w};
-    char             name[64];
-    float           *out;
+    size_t  n = (size_t)m->t * m->h * m->w, width = (size_t)c->v_channels * c->v_temporal * c->v_patch * c->v_patch, rows;
+    int32_t grid[3] = {m->t, m->h, m->w};
+    char    name[64];
+    float  *out;
     snprintf(name, sizeof name, "visual.%d.grid_thw", r->media);
     NB_TRY(nb_trace_file_add(r->file, name, grid, sizeof grid, NULL, err));
     snprintf(name, sizeof name, "visual.%d.pixels", r->media);
@@ -129,7 +134,8 @@ static nb_status run_steps(recording *r, nb_engine *e, nb_error *err)
 {
     nb_sequence        *s;
     size_t              count = r->prompt->count, advanced;
-    nb_sequence_options o = {.total = count, .logits_from = r->options->all_logits ? 0 : count - 1, .on_logits = on_logits, .context = r};
+    nb_sequence_options o = {
+        .total = count, .logits_from = r->options->all_logits ? 0 : count - 1, .on_logits = on_logits, .context = r};
     NB_TRY(nb_sequence_new(&s, e, r->prompt, &o, err));
     nb_engine_watch(e, see, r);
     nb_status status;
@@ -158,8 +164,8 @@ static nb_status record(recording *r, nb_engine *e, nb_error *err)
     return nb_trace_file_commit(r->file, err);
 }
 
-nb_status nb_trace_record(nb_engine *e, const nb_prompt *prompt, const nb_trace_options *options, const char *path, uint64_t *bytes,
-                          nb_error *err)
+nb_status nb_trace_record(nb_engine *e, const nb_prompt *prompt, const nb_trace_options *options, const char *path,
+                          uint64_t *bytes, nb_error *err)
 {
     recording r = {.model = nb_engine_model(e), .prompt = prompt, .options = options};
     *bytes = 0;

@@ -20,17 +20,18 @@ typedef struct {
 } traced;
 
 struct nb_trace_file {
-    char   *path, *temporary;
-    int     fd;
-    traced *tensors;
-    size_t  count, capacity;
+    char    *path, *temporary;
+    int      fd;
+    traced  *tensors;
+    size_t   count, capacity;
     uint64_t data, bytes; /* where the data begin; bytes of data */
 };
 
 nb_status nb_trace_file_new(nb_trace_file **out, const char *path, bool force, nb_error *err)
 {
     *out = NULL;
-    if (!force && nb_file_exists(path)) return nb_fail(err, NB_ERR_ARGUMENT, "%s: exists; choose another file or replace it with --force", path);
+    if (!force && nb_file_exists(path))
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: exists; choose another file or replace it with --force", path);
     nb_trace_file *f;
     nb_buf         name = {0};
     NB_TRY(nb_alloc(&f, 1, sizeof *f, "a trace", err));
@@ -75,16 +76,19 @@ bool nb_trace_file_has(const nb_trace_file *f, const char *name)
     return find(f, name) != NULL;
 }
 
-nb_status nb_trace_file_declare(nb_trace_file *f, const char *name, nb_dtype dtype, int rank, const uint64_t *shape, nb_error *err)
+nb_status nb_trace_file_declare(nb_trace_file *f, const char *name, nb_dtype dtype, int rank, const uint64_t *shape,
+                                nb_error *err)
 {
     NB_TRY(nb_grow(&f->tensors, &f->capacity, f->count + 1, sizeof *f->tensors, "a trace", err));
     traced t = {.dtype = dtype, .rank = rank, .bytes = 4, .offset = f->bytes};
     snprintf(t.name, sizeof t.name, "%s", name);
     for (int i = 0; i < rank; i++) {
         t.shape[i] = shape[i];
-        if (__builtin_mul_overflow(t.bytes, shape[i], &t.bytes)) return nb_fail(err, NB_ERR_BUDGET, "%s: the trace is too large", name);
+        if (__builtin_mul_overflow(t.bytes, shape[i], &t.bytes))
+            return nb_fail(err, NB_ERR_BUDGET, "%s: the trace is too large", name);
     }
-    if (__builtin_add_overflow(f->bytes, t.bytes, &f->bytes)) return nb_fail(err, NB_ERR_BUDGET, "%s: the trace is too large", name);
+    if (__builtin_add_overflow(f->bytes, t.bytes, &f->bytes))
+        return nb_fail(err, NB_ERR_BUDGET, "%s: the trace is too large", name);
     f->tensors[f->count++] = t;
     return NB_OK;
 }
@@ -104,7 +108,8 @@ nb_status nb_trace_file_begin(nb_trace_file *f, const char *const (*metadata)[2]
         const traced *t = &f->tensors[i];
         nb_buf_printf(&text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, t->dtype == NB_F32 ? "F32" : "I32");
         for (int d = 0; d < t->rank; d++) nb_buf_printf(&text, "%s%llu", d ? "," : "", (unsigned long long)t->shape[d]);
-        nb_buf_printf(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t->offset, (unsigned long long)(t->offset + t->bytes));
+        nb_buf_printf(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t->offset,
+                      (unsigned long long)(t->offset + t->bytes));
     }
     nb_buf_char(&text, '}');
     while (text.size % 8 && !text.failed) nb_buf_char(&text, ' ');
@@ -129,9 +134,10 @@ nb_status nb_trace_file_add(nb_trace_file *f, const char *name, const void *data
     if (taken) *taken = t != NULL;
     if (!t) return NB_OK;
     if (bytes > t->bytes - t->done)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: %llu bytes of '%s' after %llu of %llu", f->path, (unsigned long long)bytes, name,
-                       (unsigned long long)t->done, (unsigned long long)t->bytes);
-    if (lseek(f->fd, (off_t)(f->data + t->offset + t->done), SEEK_SET) < 0) return nb_fail(err, NB_ERR_IO, "%s: %s", f->path, strerror(errno));
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: %llu bytes of '%s' after %llu of %llu", f->path, (unsigned long long)bytes,
+                       name, (unsigned long long)t->done, (unsigned long long)t->bytes);
+    if (lseek(f->fd, (off_t)(f->data + t->offset + t->done), SEEK_SET) < 0)
+        return nb_fail(err, NB_ERR_IO, "%s: %s", f->path, strerror(errno));
     NB_TRY(nb_write_all(f->fd, data, (size_t)bytes, f->path, err));
     t->done += bytes;
     return NB_OK;
@@ -147,7 +153,8 @@ nb_status nb_trace_file_commit(nb_trace_file *f, nb_error *err)
     failed |= close(f->fd);
     f->fd = -1;
     if (failed) return nb_fail(err, NB_ERR_IO, "%s: cannot be brought to disk: %s", f->path, strerror(reason));
-    if (rename(f->temporary, f->path)) return nb_fail(err, NB_ERR_IO, "%s: cannot be put in place: %s", f->path, strerror(errno));
+    if (rename(f->temporary, f->path))
+        return nb_fail(err, NB_ERR_IO, "%s: cannot be put in place: %s", f->path, strerror(errno));
     free(f->temporary);
     f->temporary = NULL;
     char     *parent = nb_path_folder(f->path);

@@ -47,7 +47,8 @@ static void read_plain(nb_block *b)
     if (!b->version) b->version = word(b->json, "format");
     b->v2 = b->version && !strcmp(b->version, "gptq_v2");
     truth(b->json, "lm_head", &b->lm_head);
-    const cJSON *skip = nb_json_find(b->json, "modules_to_not_convert"), *only = nb_json_find(b->json, "modules_in_block_to_quantize");
+    const cJSON *skip = nb_json_find(b->json, "modules_to_not_convert"),
+                *only = nb_json_find(b->json, "modules_in_block_to_quantize");
     if (cJSON_IsArray(skip)) b->skip = skip;
     if (cJSON_IsArray(only) && only->child) b->only = only;
     const cJSON *dynamic = nb_json_find(b->json, "dynamic");
@@ -80,8 +81,8 @@ static void read_compressed(nb_block *b, nb_findings *findings)
     if (cJSON_IsArray(skip)) b->skip = skip;
     for (const cJSON *g = cJSON_IsObject(groups) ? groups->child : NULL; g; g = g->next) {
         if (b->group_count == NB_CT_GROUPS) {
-            nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", b->where, "use fewer config_groups", "config_groups holds more than %d groups",
-                     NB_CT_GROUPS);
+            nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", b->where, "use fewer config_groups",
+                     "config_groups holds more than %d groups", NB_CT_GROUPS);
             break;
         }
         read_group(&b->groups[b->group_count++], g);
@@ -125,8 +126,9 @@ void nb_block_read(nb_description *d, nb_findings *findings)
         nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "method", b->where, "quantize to awq, gptq or compressed-tensors",
                  "quant_method '%.30s' is none that verify knows", b->method);
     if ((b->kind == NB_BLOCK_AWQ || b->kind == NB_BLOCK_GPTQ) && (!b->has_bits || !b->has_group))
-        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", b->where, "add it, with the value that the weights were made with",
-                 "%s is missing or no whole number", b->has_bits ? "group_size" : "bits");
+        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", b->where,
+                 "add it, with the value that the weights were made with", "%s is missing or no whole number",
+                 b->has_bits ? "group_size" : "bits");
 }
 
 const char *nb_list_item(const cJSON *list, int i)

@@ -13,9 +13,9 @@
 
 enum { CONFIG_LIMIT = 16 << 20 };
 
-const char *const nb_tensor_roles[NB_T_COUNT] = {"weight",        "bias",         "qweight",      "qzeros",
-                                                 "scales",        "g_idx",        "weight_packed", "weight_scale",
-                                                 "weight_shape",  "weight_zero_point", "weight_g_idx"};
+const char *const nb_tensor_roles[NB_T_COUNT] = {
+    "weight",       "bias",         "qweight",           "qzeros",      "scales", "g_idx", "weight_packed",
+    "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"};
 
 /* ---- config.json ------------------------------------------------------------------------------------------------------- */
 
@@ -60,7 +60,8 @@ static void read_size(fields *f, const char *key, int64_t fallback, int64_t most
     *out = fallback;
     if (!v && fallback) return;
     snprintf(where, sizeof where, "config.json: %s%s", f->name, key);
-    if (v && cJSON_IsNumber(v) && v->valuedouble >= 1 && v->valuedouble <= (double)most && v->valuedouble == floor(v->valuedouble)) {
+    if (v && cJSON_IsNumber(v) && v->valuedouble >= 1 && v->valuedouble <= (double)most &&
+        v->valuedouble == floor(v->valuedouble)) {
         *out = (int64_t)v->valuedouble;
         return;
     }
@@ -87,8 +88,8 @@ static bool read_sizes(nb_description *d, nb_findings *findings)
     fields  vision = {findings, NULL, nb_json_find(d->config, "vision_config"), "vision_config.", true};
     int64_t ratio;
     if (!cJSON_IsObject(vision.part))
-        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", "config.json: vision_config", "restore it from the original model",
-                 "is missing: this is no Qwen2-VL that any loader could build");
+        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "config", "config.json: vision_config",
+                 "restore it from the original model", "is missing: this is no Qwen2-VL that any loader could build");
     read_size(&vision, "depth", 32, 1 << 10, &d->v_depth); /* the class defaults: published files leave them out */
     read_size(&vision, "embed_dim", 1280, 1 << 20, &d->v_dim);
     read_size(&vision, "num_heads", 16, 1 << 12, &d->v_heads);
@@ -111,7 +112,8 @@ static const struct {
                 {"mlp.gate_proj", false},   {"mlp.up_proj", false},     {"mlp.down_proj", false}},
   vision[4] = {{"attn.qkv", true}, {"attn.proj", true}, {"mlp.fc1", true}, {"mlp.fc2", true}};
 
-static void add_module(nb_description *d, nb_part_of part, int layer, int index, const char *name, bool bias, int64_t n, int64_t k)
+static void add_module(nb_description *d, nb_part_of part, int layer, int index, const char *name, bool bias, int64_t n,
+                       int64_t k)
 {
     nb_module *m = &d->modules[d->module_count++];
     *m = (nb_module){.part = part, .layer = layer, .index = index, .n = (uint64_t)n, .k = (uint64_t)k, .bias = bias};
@@ -126,7 +128,8 @@ static nb_status list_modules(nb_description *d, nb_error *err)
     int64_t n7[7] = {q, kv, kv, d->hidden, d->inner, d->inner, d->hidden};
     int64_t k7[7] = {d->hidden, d->hidden, d->hidden, q, d->hidden, d->hidden, d->inner};
     int64_t n4[4] = {3 * v, v, d->v_inner, v}, k4[4] = {v, v, v, d->v_inner};
-    NB_TRY(nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 3), sizeof *d->modules, "the modules of a model", err));
+    NB_TRY(
+        nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 3), sizeof *d->modules, "the modules of a model", err));
     for (int l = 0; l < d->layers; l++)
         for (int i = 0; i < 7; i++) add_module(d, NB_PART_DECODER, l, i, decoder[i].name, decoder[i].bias, n7[i], k7[i]);
     for (int l = 0; l < d->v_depth; l++)
@@ -148,9 +151,11 @@ static bool respell(char out[NB_MODULE], const char *name, const char *prefix, c
 
 void nb_module_name(char out[NB_MODULE], const nb_module *m, nb_naming naming)
 {
-    if (naming == NB_NAMES_NEW && (respell(out, m->name, "model.", "model.language_model.") || respell(out, m->name, "visual.", "model.visual.")))
+    if (naming == NB_NAMES_NEW &&
+        (respell(out, m->name, "model.", "model.language_model.") || respell(out, m->name, "visual.", "model.visual.")))
         return;
-    if (naming == NB_NAMES_VLLM && (respell(out, m->name, "model.", "language_model.model.") || respell(out, m->name, "lm_head", "language_model.lm_head")))
+    if (naming == NB_NAMES_VLLM && (respell(out, m->name, "model.", "language_model.model.") ||
+                                    respell(out, m->name, "lm_head", "language_model.lm_head")))
         return;
     snprintf(out, NB_MODULE, "%s", m->name);
 }
@@ -169,7 +174,10 @@ bool nb_scheme_stored(nb_scheme *out, const nb_module *m)
     uint64_t a = words->tensor->shape[0], b = words->tensor->shape[1], groups = scales->tensor->shape[packed ? 1 : 0];
     out->quantized = true;
     /* AWQ packs along n: [k, n bits/32]; GPTQ along k: [k bits/32, n]; compressed-tensors along k: [n, k bits/32] */
-    uint64_t bits = packed && a == m->n ? b * 32 / m->k : !packed && a == m->k ? b * 32 / m->n : !packed && b == m->n ? a * 32 / m->k : 0;
+    uint64_t bits = packed && a == m->n    ? b * 32 / m->k
+                    : !packed && a == m->k ? b * 32 / m->n
+                    : !packed && b == m->n ? a * 32 / m->k
+                                           : 0;
     if (bits < 1 || bits > 32 || groups == 0 || groups > m->k) return false;
     out->bits = (int)bits;
     out->group = groups == 1 ? 0 : (int64_t)((m->k + groups - 1) / groups);
@@ -181,7 +189,8 @@ static nb_status read_g_idx(nb_module *m, nb_error *err)
     const nb_entry *e = m->tensor[NB_T_G_IDX] ? m->tensor[NB_T_G_IDX] : m->tensor[NB_T_CT_G_IDX];
     nb_scheme       stored;
     void           *data;
-    if (!e || e->tensor->rank != 1 || e->tensor->count != m->k || e->tensor->dtype != NB_I32 || !nb_scheme_stored(&stored, m)) return NB_OK;
+    if (!e || e->tensor->rank != 1 || e->tensor->count != m->k || e->tensor->dtype != NB_I32 || !nb_scheme_stored(&stored, m))
+        return NB_OK;
     NB_TRY(nb_entry_read(e, &data, err));
     const int32_t *g = data;
     uint64_t       group = stored.group ? (uint64_t)stored.group : m->k, groups = (m->k + group - 1) / group;
@@ -213,7 +222,8 @@ static nb_status find_tensors(nb_description *d, nb_findings *findings, nb_error
         NB_TRY(read_g_idx(m, err));
     }
     if (unknown)
-        nb_found(findings, NB_NOTE, NB_FOR_ALL, 0, "pattern", d->block.where, "write the pattern without lookaround and back references",
+        nb_found(findings, NB_NOTE, NB_FOR_ALL, 0, "pattern", d->block.where,
+                 "write the pattern without lookaround and back references",
                  "holds a regular expression that verify cannot judge; what it should match is taken as not matched");
     return NB_OK;
 }
@@ -252,7 +262,8 @@ static nb_status describe(nb_description *d, nb_findings *findings, bool *usable
         return status;
     }
     if (status != NB_OK)
-        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "weights", d->path, "download or write the checkpoint again", "%s", why.text);
+        nb_found(findings, NB_ERROR, NB_FOR_ALL, 0, "weights", d->path, "download or write the checkpoint again", "%s",
+                 why.text);
     *usable = sizes && status == NB_OK;
     if (!*usable) return NB_OK;
     NB_TRY(list_modules(d, err));

@@ -15,7 +15,7 @@ typedef enum { OP_SET, OP_SPLIT, OP_JUMP, OP_START, OP_END, OP_MATCH } op_kind;
 
 typedef struct {
     op_kind  kind;
-    uint16_t a, b;   /* next states of SPLIT and JUMP */
+    uint16_t a, b; /* next states of SPLIT and JUMP */
     uint8_t  set[32];
 } op;
 
@@ -48,7 +48,7 @@ static bool class_of(op *o, char letter)
     char lower = (char)tolower((unsigned char)letter);
     if (lower != 'd' && lower != 'w' && lower != 's') return false;
     for (int i = 0; i < 256; i++) {
-        bool in = lower == 'd' ? i >= '0' && i <= '9'
+        bool in = lower == 'd'   ? i >= '0' && i <= '9'
                   : lower == 's' ? i == ' ' || (i >= 9 && i <= 13)
                                  : i == '_' || (i < 128 && isalnum(i));
         if (in == (letter == lower)) include(o, i);

@@ -14,7 +14,7 @@
 #include "tools/cli/stop.h"
 #include "tools/verify/verify.h"
 
-static const char AGAIN[] = "quantize again, or take the tensor from another copy of the checkpoint";
+static const char   AGAIN[] = "quantize again, or take the tensor from another copy of the checkpoint";
 static const double F16_MOST = 65504, F16_LEAST = 0x1p-25; /* smaller ones round to zero */
 
 static bool is_float(const nb_tensor *t)
@@ -33,21 +33,25 @@ static void judge_floats(const nb_rules *r, const nb_entry *e, const nb_scan *s)
     const char *name = e->tensor->name;
     bool        scale = is_scale(e->name), half = !strcmp(r->d->dtype, "float16") && e->tensor->dtype != NB_F16;
     if (s->not_finite)
-        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "not-finite", name, AGAIN, "%llu of its %llu values are NaN or infinite, the first at element %llu",
-                 (unsigned long long)s->not_finite, (unsigned long long)s->count, (unsigned long long)s->first_not_finite);
+        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "not-finite", name, AGAIN,
+                 "%llu of its %llu values are NaN or infinite, the first at element %llu", (unsigned long long)s->not_finite,
+                 (unsigned long long)s->count, (unsigned long long)s->first_not_finite);
     if (scale && s->zeros)
-        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "scale-zero", name, AGAIN, "%llu of its %llu scales are zero: their groups are erased",
-                 (unsigned long long)s->zeros, (unsigned long long)s->count);
+        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "scale-zero", name, AGAIN,
+                 "%llu of its %llu scales are zero: their groups are erased", (unsigned long long)s->zeros,
+                 (unsigned long long)s->count);
     if (scale && s->negative)
         nb_found(r->out, NB_WARNING, NB_FOR_ALL, 0, "scale-negative", name, "quantize without a full-range symmetric grid",
                  "%llu of its scales are negative, which not every kernel was tested with", (unsigned long long)s->negative);
     if (!half) return;
     for (int t = NB_FOR_VLLM; t <= NB_FOR_TRANSFORMERS; t++) {
         if (s->most > F16_MOST)
-            nb_found(r->out, NB_ERROR, (nb_target)t, 0, "f16-range", name, "set torch_dtype to bfloat16 where the format allows it, or clip the tensor",
+            nb_found(r->out, NB_ERROR, (nb_target)t, 0, "f16-range", name,
+                     "set torch_dtype to bfloat16 where the format allows it, or clip the tensor",
                      "holds %g, which becomes infinite in the float16 that config.json asks for", s->most);
         if (scale && s->least <= F16_LEAST)
-            nb_found(r->out, NB_ERROR, (nb_target)t, 0, "f16-range", name, AGAIN, "holds a scale of %g, which becomes zero in the float16 that config.json asks for", s->least);
+            nb_found(r->out, NB_ERROR, (nb_target)t, 0, "f16-range", name, AGAIN,
+                     "holds a scale of %g, which becomes zero in the float16 that config.json asks for", s->least);
     }
 }
 
@@ -79,12 +83,15 @@ static nb_status check_qzeros(const nb_rules *r, const nb_module *m, nb_error *e
     free(data);
     bool centred = awq ? b->has_zero_point && !b->zero_point : s.sym;
     if (centred && off)
-        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "zeros", e->tensor->name, "declare the checkpoint asymmetric, or quantize it symmetrically",
-                 "%llu of its %llu zero points are not the middle that config.json promises: kernels that read them and kernels that do not give different weights",
+        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "zeros", e->tensor->name,
+                 "declare the checkpoint asymmetric, or quantize it symmetrically",
+                 "%llu of its %llu zero points are not the middle that config.json promises: kernels that read them and "
+                 "kernels that do not give different weights",
                  (unsigned long long)off, (unsigned long long)fields);
     else if (b->kind == NB_BLOCK_GPTQ && !b->v2 && wrapped)
         nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "zeros", e->tensor->name, "write the checkpoint as gptq_v2",
-                 "%llu of its zero points are stored as %u, which v1 loaders read as %u or as 0", (unsigned long long)wrapped, all, all + 1);
+                 "%llu of its zero points are stored as %u, which v1 loaders read as %u or as 0", (unsigned long long)wrapped,
+                 all, all + 1);
     return NB_OK;
 }
 
@@ -93,7 +100,8 @@ static nb_status check_padding(const nb_rules *r, const nb_module *m, nb_error *
 {
     const nb_entry *e = m->tensor[NB_T_PACKED];
     int             bits = m->scheme.bits;
-    if (!e || e->tensor->dtype != NB_I32 || e->tensor->rank != 2 || (bits != 4 && bits != 8) || m->k * (uint64_t)bits % 32 == 0) return NB_OK;
+    if (!e || e->tensor->dtype != NB_I32 || e->tensor->rank != 2 || (bits != 4 && bits != 8) || m->k * (uint64_t)bits % 32 == 0)
+        return NB_OK;
     uint64_t row = e->tensor->shape[1], rows = e->tensor->shape[0], dirty = 0, per = 32u / (unsigned)bits;
     if (row * per < m->k) return NB_OK; /* another shape: said already */
     uint32_t *words;
@@ -129,9 +137,10 @@ static nb_status check_reading(const nb_rules *r, const nb_quant_config *q, cons
 
 static nb_status check_tied(const nb_rules *r, nb_error *err)
 {
-    const nb_entry *head = nb_checkpoint_find(r->d->checkpoint, "lm_head.weight"), *embed = nb_checkpoint_find(r->d->checkpoint, "model.embed_tokens.weight");
-    if (!r->d->tied || !head || !embed || !is_float(head->tensor) || !is_float(embed->tensor) || head->tensor->count != embed->tensor->count ||
-        nb_entry_rows(head) != nb_entry_rows(embed))
+    const nb_entry *head = nb_checkpoint_find(r->d->checkpoint, "lm_head.weight"),
+                   *embed = nb_checkpoint_find(r->d->checkpoint, "model.embed_tokens.weight");
+    if (!r->d->tied || !head || !embed || !is_float(head->tensor) || !is_float(embed->tensor) ||
+        head->tensor->count != embed->tensor->count || nb_entry_rows(head) != nb_entry_rows(embed))
         return NB_OK;
     size_t      row = (size_t)nb_entry_row_size(head);
     float      *a;
@@ -146,8 +155,10 @@ static nb_status check_tied(const nb_rules *r, nb_error *err)
     }
     free(a);
     if (status == NB_OK && c.differing)
-        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "tied-head", head->tensor->name, "set tie_word_embeddings to false, or remove lm_head.weight",
-                 "differs from the embedding in %llu values although config.json ties them: loaders differ in which they use", (unsigned long long)c.differing);
+        nb_found(r->out, NB_ERROR, NB_FOR_ALL, 0, "tied-head", head->tensor->name,
+                 "set tie_word_embeddings to false, or remove lm_head.weight",
+                 "differs from the embedding in %llu values although config.json ties them: loaders differ in which they use",
+                 (unsigned long long)c.differing);
     return status;
 }
 

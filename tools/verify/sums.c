@@ -42,7 +42,8 @@ static nb_status digest(char out[65], const char *directory, const char *name, n
 static nb_status digest(char out[65], const char *directory, const char *name, nb_error *err)
 {
     out[0] = 0;
-    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s/%s: this build has no SHA-256 (NIBBLE_CURL, which brings OpenSSL, is off)", directory, name);
+    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s/%s: this build has no SHA-256 (NIBBLE_CURL, which brings OpenSSL, is off)",
+                   directory, name);
 }
 #endif
 
@@ -68,7 +69,8 @@ static nb_status check_line(const char *directory, char *line, int number, nb_fi
     if (!*line) return NB_OK;
     if (!split_line(line, &name)) {
         snprintf(where, sizeof where, SUMS ": line %d", number);
-        nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", where, "write the list again with --write-sums", "is not a digest and the name of a file here");
+        nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", where, "write the list again with --write-sums",
+                 "is not a digest and the name of a file here");
         return NB_OK;
     }
     nb_status status = digest(got, directory, name, &why);
@@ -76,10 +78,10 @@ static nb_status check_line(const char *directory, char *line, int number, nb_fi
         *err = why;
         return status;
     }
-    if (status != NB_OK)
-        nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", name, "download the file again", "%s", why.text);
+    if (status != NB_OK) nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", name, "download the file again", "%s", why.text);
     else if (strcmp(got, line))
-        nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", name, "download the file again, or list it anew with --write-sums if it was changed on purpose",
+        nb_found(out, NB_ERROR, NB_FOR_ALL, 0, "sums", name,
+                 "download the file again, or list it anew with --write-sums if it was changed on purpose",
                  "has the SHA-256 %.16s..., " SUMS " says %.16s...", got, line);
     return NB_OK;
 }
@@ -91,7 +93,8 @@ nb_status nb_sums_check(const char *directory, nb_findings *out, nb_error *err)
     if (!path) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", directory);
     nb_status status = nb_file_exists(path) ? nb_file_read(&text, path, SUMS_LIMIT, err) : NB_OK;
     int       number = 0;
-    for (char *at = text.data, *line; status == NB_OK && at && (line = strsep(&at, "\n"));) status = check_line(directory, line, ++number, out, err);
+    for (char *at = text.data, *line; status == NB_OK && at && (line = strsep(&at, "\n"));)
+        status = check_line(directory, line, ++number, out, err);
     if (status == NB_ERR_UNSUPPORTED) {
         nb_found(out, NB_WARNING, NB_FOR_ALL, 0, "sums", SUMS, "check it with sha256sum -c", "%s", err->text);
         status = NB_OK;
@@ -129,7 +132,8 @@ nb_status nb_sums_write(const char *directory, size_t *files, nb_error *err)
         free(path);
         if (!regular) continue;
         if (strpbrk(names[i]->d_name, "\n\\")) {
-            status = nb_fail(err, NB_ERR_INPUT, "%s/%s: a name with a line end or backslash cannot be listed; rename it", directory, names[i]->d_name);
+            status = nb_fail(err, NB_ERR_INPUT, "%s/%s: a name with a line end or backslash cannot be listed; rename it",
+                             directory, names[i]->d_name);
             break;
         }
         status = digest(hex, directory, names[i]->d_name, err);

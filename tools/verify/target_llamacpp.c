@@ -64,10 +64,11 @@ static void check_model(const pair_rules *p)
     static const struct {
         const char *name;
         bool        bias;
-    } linears[] = {{"attn_q", true},    {"attn_k", true},   {"attn_v", true},  {"attn_output", false},
+    } linears[] = {{"attn_q", true},    {"attn_k", true},  {"attn_v", true},   {"attn_output", false},
                    {"ffn_gate", false}, {"ffn_up", false}, {"ffn_down", false}};
-    int64_t  layers = size_of(p, "qwen2vl.block_count"), hidden = size_of(p, "qwen2vl.embedding_length"), inner = size_of(p, "qwen2vl.feed_forward_length"),
-            heads = size_of(p, "qwen2vl.attention.head_count"), kv = size_of(p, "qwen2vl.attention.head_count_kv"), sections[4];
+    int64_t layers = size_of(p, "qwen2vl.block_count"), hidden = size_of(p, "qwen2vl.embedding_length"),
+            inner = size_of(p, "qwen2vl.feed_forward_length"), heads = size_of(p, "qwen2vl.attention.head_count"),
+            kv = size_of(p, "qwen2vl.attention.head_count_kv"), sections[4];
     nb_error why;
     size_of(p, "qwen2vl.context_length");
     number_of(p, "qwen2vl.attention.layer_norm_rms_epsilon");
@@ -78,15 +79,18 @@ static void check_model(const pair_rules *p)
         wrong(p, "gguf-key", "qwen2vl.rope.dimension_sections", AGAIN, "do not sum to half of a head");
     }
     if (!layers || !hidden || !inner || !heads || !kv) return;
-    const nb_gguf_pair *tokens = nb_gguf_find(p->file, "tokenizer.ggml.tokens"), *types = nb_gguf_find(p->file, "tokenizer.ggml.token_type");
+    const nb_gguf_pair *tokens = nb_gguf_find(p->file, "tokenizer.ggml.tokens"),
+                       *types = nb_gguf_find(p->file, "tokenizer.ggml.token_type");
     const nb_gguf_pair *merges = nb_gguf_find(p->file, "tokenizer.ggml.merges");
     if (!tokens || !tokens->array || tokens->type != NB_GGUF_STRING)
         wrong(p, "gguf-tokenizer", "tokenizer.ggml.tokens", AGAIN, "is missing or no array of strings");
     else if (types && types->count != tokens->count)
         wrong(p, "gguf-tokenizer", "tokenizer.ggml.token_type", AGAIN, "has not as many items as there are tokens");
-    if (!merges || !merges->array || merges->type != NB_GGUF_STRING) wrong(p, "gguf-tokenizer", "tokenizer.ggml.merges", AGAIN, "is missing or no array of strings");
+    if (!merges || !merges->array || merges->type != NB_GGUF_STRING)
+        wrong(p, "gguf-tokenizer", "tokenizer.ggml.merges", AGAIN, "is missing or no array of strings");
     if (!nb_gguf_find(p->file, "tokenizer.ggml.pre"))
-        nb_found(p->out, NB_WARNING, NB_FOR_LLAMACPP, 0, "gguf-tokenizer", "tokenizer.ggml.pre", "write qwen2", "is missing: another split of the text is used");
+        nb_found(p->out, NB_WARNING, NB_FOR_LLAMACPP, 0, "gguf-tokenizer", "tokenizer.ggml.pre", "write qwen2",
+                 "is missing: another split of the text is used");
     int64_t vocab = tokens ? (int64_t)tokens->count : 0, head = hidden / heads;
     tensor_of(p, "token_embd.weight", hidden, vocab, false);
     tensor_of(p, "output_norm.weight", hidden, 0, true);
@@ -94,7 +98,8 @@ static void check_model(const pair_rules *p)
     if (layers > 1024) return;
     for (int64_t l = 0; l < layers; l++) {
         char          name[64];
-        const int64_t k[] = {hidden, hidden, hidden, heads * head, hidden, hidden, inner}, n[] = {heads * head, kv * head, kv * head, hidden, inner, inner, hidden};
+        const int64_t k[] = {hidden, hidden, hidden, heads * head, hidden, hidden, inner},
+                      n[] = {heads * head, kv * head, kv * head, hidden, inner, inner, hidden};
         snprintf(name, sizeof name, "blk.%lld.attn_norm.weight", (long long)l);
         tensor_of(p, name, hidden, 0, true);
         snprintf(name, sizeof name, "blk.%lld.ffn_norm.weight", (long long)l);
@@ -114,7 +119,7 @@ static void check_mmproj(const pair_rules *p, int64_t text_width)
     nb_buf                   type = {0};
     nb_error                 why;
     int64_t                  layers = size_of(p, "clip.vision.block_count"), dim = size_of(p, "clip.vision.embedding_length");
-    const char              *key = nb_gguf_find(p->file, "clip.projector_type") ? "clip.projector_type" : "clip.vision.projector_type";
+    const char *key = nb_gguf_find(p->file, "clip.projector_type") ? "clip.projector_type" : "clip.vision.projector_type";
     if (nb_gguf_string(p->file, key, &type, &why) != NB_OK) wrong(p, "gguf-key", "clip.projector_type", AGAIN, why.text);
     else if (strcmp(type.data, "qwen2vl_merger")) wrong(p, "gguf-key", "clip.projector_type", AGAIN, "is not qwen2vl_merger");
     nb_buf_free(&type);
@@ -150,10 +155,10 @@ static nb_status check_values(const pair_rules *p, nb_error *err)
     nb_status status = nb_alloc(&values, PIECE, sizeof *values, "a piece of a tensor", err);
     for (size_t i = 0; i < nb_gguf_count(p->file) && status == NB_OK; i++) {
         const nb_gguf_tensor *t = nb_gguf_at(p->file, i);
-        bool     block = t->type == NB_GGML_Q4_0 || t->type == NB_GGML_Q4_1 || t->type == NB_GGML_Q8_0;
-        nb_dtype dtype = t->type == NB_GGML_F32 ? NB_F32 : t->type == NB_GGML_BF16 ? NB_BF16 : NB_F16;
-        size_t   step = block ? (t->type == NB_GGML_Q4_0 ? 18 : t->type == NB_GGML_Q4_1 ? 20 : 34) : nb_dtype_size(dtype);
-        size_t   scales = t->type == NB_GGML_Q4_1 ? 2 : 1;
+        bool                  block = t->type == NB_GGML_Q4_0 || t->type == NB_GGML_Q4_1 || t->type == NB_GGML_Q8_0;
+        nb_dtype              dtype = t->type == NB_GGML_F32 ? NB_F32 : t->type == NB_GGML_BF16 ? NB_BF16 : NB_F16;
+        size_t step = block ? (t->type == NB_GGML_Q4_0 ? 18 : t->type == NB_GGML_Q4_1 ? 20 : 34) : nb_dtype_size(dtype);
+        size_t scales = t->type == NB_GGML_Q4_1 ? 2 : 1;
         if (!block && t->type != NB_GGML_F32 && t->type != NB_GGML_F16 && t->type != NB_GGML_BF16) continue;
         uint64_t bad = 0;
         size_t   piece = (PIECE * 2 / step) * step; /* whole blocks, and at most PIECE of their scales */
@@ -177,7 +182,8 @@ static nb_status check_values(const pair_rules *p, nb_error *err)
     return status;
 }
 
-static nb_status check_file(const char *directory, const char *name, bool deep, int found[2], int64_t *width, bool mmproj, nb_findings *out, nb_error *err)
+static nb_status check_file(const char *directory, const char *name, bool deep, int found[2], int64_t *width, bool mmproj,
+                            nb_findings *out, nb_error *err)
 {
     nb_error   why = {0};
     nb_gguf   *f;
@@ -231,12 +237,15 @@ nb_status nb_rules_llamacpp(const char *directory, bool deep, nb_findings *out, 
     for (int i = 0; i < count; i++) free(names[i]);
     free(names);
     if (status != NB_OK) return status;
-    static const char *const what[2] = {"language model (architecture qwen2vl)", "vision tower (architecture clip, the mmproj file)"};
+    static const char *const what[2] = {"language model (architecture qwen2vl)",
+                                        "vision tower (architecture clip, the mmproj file)"};
     for (int i = 0; i < 2; i++) {
         if (found[i] == 0)
-            nb_found(out, NB_ERROR, NB_FOR_LLAMACPP, 0, "gguf-pair", "*.gguf", "convert the checkpoint to a GGUF pair", "there is no GGUF file of the %s", what[i]);
+            nb_found(out, NB_ERROR, NB_FOR_LLAMACPP, 0, "gguf-pair", "*.gguf", "convert the checkpoint to a GGUF pair",
+                     "there is no GGUF file of the %s", what[i]);
         if (found[i] > 1)
-            nb_found(out, NB_WARNING, NB_FOR_LLAMACPP, 0, "gguf-pair", "*.gguf", "keep one pair in a directory", "%d GGUF files are a %s", found[i], what[i]);
+            nb_found(out, NB_WARNING, NB_FOR_LLAMACPP, 0, "gguf-pair", "*.gguf", "keep one pair in a directory",
+                     "%d GGUF files are a %s", found[i], what[i]);
     }
     return NB_OK;
 }

@@ -18,13 +18,16 @@
 #include "tools/verify/pattern.h"
 #include "tools/verify/verify.h"
 
-static const char LIST[] = "list the vision tower in both spellings: \"visual\" and \"model.visual\" (compressed-tensors: \"re:.*visual.*\")";
+static const char LIST[] =
+    "list the vision tower in both spellings: \"visual\" and \"model.visual\" (compressed-tensors: \"re:.*visual.*\")";
 
 /* The map, applied to an entry of a list as to a tensor's name: prefixes in this order, each to what the last one made. */
 static void mapped(char *out, size_t size, const char *entry)
 {
-    static const char *const map[][2] = {{"model.language_model.", "language_model.model."}, {"model.visual.", "visual."},
-                                         {"lm_head.", "language_model.lm_head."},            {"model.", "language_model.model."}};
+    static const char *const map[][2] = {{"model.language_model.", "language_model.model."},
+                                         {"model.visual.", "visual."},
+                                         {"lm_head.", "language_model.lm_head."},
+                                         {"model.", "language_model.model."}};
     snprintf(out, size, "%s", entry);
     for (size_t i = 0; i < NB_COUNT(map); i++) {
         size_t n = strlen(map[i][0]);
@@ -86,14 +89,16 @@ static void check_lists(const nb_rules *r)
         bool             builds = builds_quantized(d, m), stored = m->stored >= NB_STORED_WORDS;
         if (m->stored == NB_STORED_NOT || builds == stored) continue;
         if (builds)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "skip-list", m->name, LIST, "is float in the file, but vLLM builds it quantized (KeyError)");
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "skip-list", m->name, LIST,
+                     "is float in the file, but vLLM builds it quantized (KeyError)");
         else
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "skip-list", m->name, "take it out of the list, or store it in float",
                      "is quantized in the file, but the config makes vLLM build it in float (KeyError)");
     }
     if (d->block.kind == NB_BLOCK_AWQ && !(d->block.skip && d->block.skip->child))
         nb_found(r->out, NB_WARNING, NB_FOR_VLLM, 0, "skip-list", d->block.where, LIST,
-                 "modules_to_not_convert is empty: versions before late 2025 do not look into the file and quantize the vision tower");
+                 "modules_to_not_convert is empty: versions before late 2025 do not look into the file and quantize the vision "
+                 "tower");
 }
 
 /* A fused layer's parts must agree about the list (the file's own agreement is nb_serving_fused). */
@@ -103,12 +108,14 @@ static void check_parts(const nb_rules *r)
     for (size_t i = 0; i < d->module_count; i++) {
         const nb_module *m = &d->modules[i], *first = m - (m->index < 3 ? m->index : m->index == 5 ? 1 : 0);
         char             one[NB_MODULE], two[NB_MODULE];
-        if (m->part != NB_PART_DECODER || first == m || d->block.kind == NB_BLOCK_GPTQ || d->block.kind == NB_BLOCK_NONE) continue;
+        if (m->part != NB_PART_DECODER || first == m || d->block.kind == NB_BLOCK_GPTQ || d->block.kind == NB_BLOCK_NONE)
+            continue;
         nb_module_name(one, first, NB_NAMES_VLLM);
         nb_module_name(two, m, NB_NAMES_VLLM);
         if (listed(&d->block, one) != listed(&d->block, two))
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "fused", m->name, "list all parts of a fused layer, or none",
-                     "is %s the skip list, %s is not alike, and vLLM fuses them", listed(&d->block, two) ? "on" : "not on", first->name);
+                     "is %s the skip list, %s is not alike, and vLLM fuses them", listed(&d->block, two) ? "on" : "not on",
+                     first->name);
     }
 }
 
@@ -119,18 +126,23 @@ static void check_awq(const nb_rules *r)
     if (b->base.bits != 4)
         nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "bits", b->where, "AWQ holds 4 bits: use gptq for 8", "%d bits", b->base.bits);
     if (b->version && strcasecmp(b->version, "gemm"))
-        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "awq-version", b->where, "write the gemm version", "version '%s' is not gemm", b->version);
+        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "awq-version", b->where, "write the gemm version", "version '%s' is not gemm",
+                 b->version);
     if (!b->has_zero_point)
-        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "awq-keys", b->where, "add \"zero_point\": true", "zero_point is missing, and vLLM requires it");
+        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "awq-keys", b->where, "add \"zero_point\": true",
+                 "zero_point is missing, and vLLM requires it");
     int64_t g = b->base.group;
     bool    marlin = (g == 0 || g == 32 || g == 64 || g == 128) && b->zero_point, half = !strcmp(r->d->dtype, "float16");
     if (g == 0)
-        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "group-size", b->where, "quantize with a group size", "AWQ without groups has no reliable loader");
+        nb_found(out, NB_ERROR, NB_FOR_VLLM, 0, "group-size", b->where, "quantize with a group size",
+                 "AWQ without groups has no reliable loader");
     else if (!marlin)
         nb_found(out, half ? NB_WARNING : NB_ERROR, NB_FOR_VLLM, 0, "group-size", b->where,
-                 half ? "quantize with groups of 32, 64 or 128 for the fast kernel" : "set torch_dtype to float16, or quantize with groups of 128",
-                 b->zero_point ? "groups of %lld are none that Marlin takes: the plain AWQ kernel, float16 only"
-                               : "zero_point is false (groups of %lld), which Marlin does not take: the plain AWQ kernel, float16 only",
+                 half ? "quantize with groups of 32, 64 or 128 for the fast kernel"
+                      : "set torch_dtype to float16, or quantize with groups of 128",
+                 b->zero_point
+                     ? "groups of %lld are none that Marlin takes: the plain AWQ kernel, float16 only"
+                     : "zero_point is false (groups of %lld), which Marlin does not take: the plain AWQ kernel, float16 only",
                  (long long)g);
     if (marlin && !half)
         nb_found(out, NB_WARNING, NB_FOR_VLLM, 0, "awq-dtype", "config.json: torch_dtype", "set it to float16",
@@ -139,11 +151,12 @@ static void check_awq(const nb_rules *r)
 
 static void check_gptq(const nb_rules *r)
 {
-    const nb_block *b = &r->d->block;
+    const nb_block   *b = &r->d->block;
     static const char SYM[] = "quantize with --sym, or to awq or compressed-tensors, which may be asymmetric";
     nb_serving_gptq(r, NB_FOR_VLLM);
     if (!b->base.sym)
-        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "gptq-sym", b->where, SYM, "is asymmetric: current vLLM takes symmetric GPTQ only");
+        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "gptq-sym", b->where, SYM,
+                 "is asymmetric: current vLLM takes symmetric GPTQ only");
     for (size_t i = 0; i < r->d->module_count; i++) {
         const nb_module *m = &r->d->modules[i];
         int64_t          g = m->scheme.group;
@@ -151,24 +164,27 @@ static void check_gptq(const nb_rules *r)
         if (!m->scheme.sym && b->base.sym)
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "gptq-sym", m->name, SYM, "is asymmetric by a dynamic pattern");
         if (m->scheme.bits != 4 && m->scheme.bits != 8)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "bits", m->name, "quantize to 4 or 8 bits", "has %d bits; 4 and 8 are taken", m->scheme.bits);
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "bits", m->name, "quantize to 4 or 8 bits",
+                     "has %d bits; 4 and 8 are taken", m->scheme.bits);
         if (g != 0 && g != 32 && g != 64 && g != 128)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "group-size", m->name, "quantize with groups of 32, 64, 128 or whole rows",
-                     "groups of %lld are not taken", (long long)g);
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "group-size", m->name,
+                     "quantize with groups of 32, 64, 128 or whole rows", "groups of %lld are not taken", (long long)g);
         if (m->part == NB_PART_VISION)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "vision-quantized", m->name, "keep the tower in float, or use compressed-tensors",
-                     "vLLM builds the tower of a GPTQ Qwen2-VL in float");
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "vision-quantized", m->name,
+                     "keep the tower in float, or use compressed-tensors", "vLLM builds the tower of a GPTQ Qwen2-VL in float");
     }
     if (b->version && strcmp(b->version, "gptq") && !b->v2)
-        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "gptq-format", b->where, "write checkpoint_format gptq", "checkpoint_format '%s' is not gptq", b->version);
+        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "gptq-format", b->where, "write checkpoint_format gptq",
+                 "checkpoint_format '%s' is not gptq", b->version);
 }
 
 static void check_ct(const nb_rules *r)
 {
-    const nb_block *b = &r->d->block;
+    const nb_block   *b = &r->d->block;
     static const char PACK[] = "write it as pack-quantized weights of 4 or 8 bits";
     if (!b->version || strcmp(b->version, "pack-quantized"))
-        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-format", b->where, PACK, "format '%s' is not pack-quantized", b->version ? b->version : "");
+        nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-format", b->where, PACK, "format '%s' is not pack-quantized",
+                 b->version ? b->version : "");
     for (int i = 0; i < b->group_count; i++) {
         const nb_ct_group *g = &b->groups[i];
         int64_t            size = g->scheme.group;
@@ -176,11 +192,13 @@ static void check_ct(const nb_rules *r)
         snprintf(where, sizeof where, "%s.config_groups.%.60s", b->where, g->name);
         if (!g->scheme.quantized) continue;
         if (g->activations || g->dynamic || g->other)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-scheme", where, PACK, "is not static integer weights by group or channel alone");
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-scheme", where, PACK,
+                     "is not static integer weights by group or channel alone");
         if (g->scheme.bits != 4 && g->scheme.bits != 8)
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "bits", where, PACK, "has %d bits; 4 and 8 are taken", g->scheme.bits);
         if (g->scheme.bits == 8 && !g->scheme.sym)
-            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-sym", where, "quantize 8 bits symmetrically", "is asymmetric at 8 bits, which Marlin lacks");
+            nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-sym", where, "quantize 8 bits symmetrically",
+                     "is asymmetric at 8 bits, which Marlin lacks");
         if (size != 0 && size != 32 && size != 64 && size != 128)
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "group-size", where, "quantize with groups of 32, 64, 128 or whole rows",
                      "groups of %lld are not taken", (long long)size);
@@ -195,7 +213,8 @@ static void check_ct(const nb_rules *r)
         bool               ordered = g && g->actorder && (!strcmp(g->actorder, "group") || !strcmp(g->actorder, "dynamic"));
         if (ordered != (m->tensor[NB_T_CT_G_IDX] != NULL))
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-actorder", m->name, "let actorder and weight_g_idx agree",
-                     ordered ? "has no weight_g_idx, which actorder '%s' needs" : "has a weight_g_idx that actorder '%s' does not announce",
+                     ordered ? "has no weight_g_idx, which actorder '%s' needs"
+                             : "has a weight_g_idx that actorder '%s' does not announce",
                      g && g->actorder ? g->actorder : "none");
         if (!m->tensor[NB_T_SHAPE])
             nb_found(r->out, NB_WARNING, NB_FOR_VLLM, 0, "ct-shape", m->name, "write weight_shape", "has no weight_shape");
