@@ -25,6 +25,8 @@ def pictures(messages, root):
     found = []
     for message in messages:
         for part in message["content"] if isinstance(message["content"], list) else []:
+            if part.get("type") == "video":
+                sys.exit("conversations with videos are not traced here")
             if part.get("type") == "image":
                 found.append(Image.open(os.path.join(root, part["image"])).convert("RGB"))
     return found

@@ -2,6 +2,7 @@
 #include "copies.h"
 #include "kernels/float.h"
 #include "runtime/io/json.h"
+#include "runtime/model/linear.h"
 
 static cJSON *diff(const char *a, const char *b, bool values, int code)
 {
@@ -205,6 +206,48 @@ static void test_values(void **state)
     nb_safetensors_close(f);
 }
 
+/* What diff says of a packed matrix, against all of it at once in plain loops. */
+static void test_packed_values(void **state)
+{
+    (void)state;
+    const char *demo = unit_path("tools/demo/model"), *name = "model.layers.1.mlp.down_proj";
+    char        packed[300];
+    nb_error    err;
+    snprintf(packed, sizeof packed, "%s", copy_path("packed", NULL));
+    assert_int_equal(PROGRAM("quantize", demo, "--method", "rtn", "--asym", "--format", "gptq_v2", "--out", packed), 0);
+    nb_config       config[2];
+    nb_checkpoint  *c[2];
+    nb_linear       l[2];
+    float          *w[2];
+    nb_buf          notes = {0};
+    for (int i = 0; i < 2; i++) {
+        OK(nb_config_open(&config[i], i ? packed : demo, &notes, &err), &err);
+        OK(nb_checkpoint_open(&c[i], i ? packed : demo, &err), &err);
+        OK(nb_linear_read(&l[i], c[i], &config[i].quant, name, 256, 1024, 0, &err), &err);
+        w[i] = malloc(256 * 1024 * sizeof(float));
+        nb_weights_to_f32(w[i], &l[i].weights);
+    }
+    double error2 = 0, size2 = 0, most = 0;
+    for (int i = 0; i < 256 * 1024; i++) {
+        double d = (double)w[0][i] - w[1][i];
+        error2 += d * d;
+        size2 += (double)w[0][i] * w[0][i];
+        most = fabs(d) > most ? fabs(d) : most;
+    }
+    cJSON       *report = diff(demo, packed, true, 1);
+    const cJSON *row = entry(report, "values", name);
+    assert_non_null(row);
+    NEAR(nb_json_find(row, "relative")->valuedouble, sqrt(error2 / size2), 1e-9);
+    NEAR(nb_json_find(row, "max_abs")->valuedouble, most, 1e-12);
+    cJSON_Delete(report);
+    for (int i = 0; i < 2; i++) {
+        free(w[i]);
+        nb_linear_free(&l[i]);
+        nb_checkpoint_close(c[i]);
+    }
+    nb_buf_free(&notes);
+}
+
 /* The same codes in two forms are the same matrices; another seed of random weights is not. */
 static void test_forms(void **state)
 {
@@ -246,6 +289,7 @@ static void test_forms(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same),      cmocka_unit_test(test_config), cmocka_unit_test(test_side_files),
-                                       cmocka_unit_test(test_tokenizer), cmocka_unit_test(test_values), cmocka_unit_test(test_forms)};
+                                       cmocka_unit_test(test_tokenizer), cmocka_unit_test(test_values), cmocka_unit_test(test_forms),
+                                       cmocka_unit_test(test_packed_values)};
     return cmocka_run_group_tests(tests, copies_start, copies_end);
 }

@@ -464,6 +464,7 @@ static const broken cases[] = {
     /* AWQ */
     {"old skip list only", AWQ, {{JSON, QC "modules_to_not_convert", "[\"visual\"]"}}, T, "skip-list", "visual", NULL},
     {"new skip list only", AWQ, {{JSON, QC "modules_to_not_convert", "[\"model.visual\",\"lm_head\"]"}}, V, "skip-list", "visual", NULL},
+    {"new skip list with dots", AWQ, {{JSON, QC "modules_to_not_convert", "[\"model.visual.\",\"lm_head\"]"}}, T, "skip-list", "visual", NULL}, /* vLLM maps it */
     {"no skip list", AWQ, {{JSON, QC "modules_to_not_convert", "null"}}, T, "skip-list", "visual", NULL},
     {"skip list takes too much", AWQ, {{JSON, QC "modules_to_not_convert", "[\"visual\",\"model.visual\",\"o_proj\"]"}}, V | S | T, "skip-list", "o_proj", NULL},
     {"gemv", AWQ, {{JSON, QC "version", "\"gemv_fast\""}}, ALL, NULL, NULL, NULL},

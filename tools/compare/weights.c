@@ -12,7 +12,7 @@
 #include "tools/cli/stop.h"
 #include "tools/compare/diff.h"
 
-enum { PIECE = 1 << 20 /* elements of a matrix at a time */ };
+enum { PIECE = 1 << 16 /* elements of a matrix at a time */ };
 
 typedef struct {
     nb_description  d;
