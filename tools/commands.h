@@ -14,6 +14,9 @@
     X(data)            \
     X(quantize)        \
     X(serve)           \
+    X(verify)          \
+    X(diff)            \
+    X(trace)           \
     X(eval)            \
     X(bench)           \
     X(synth)
