@@ -85,7 +85,7 @@ static void test_quantization(void **state)
     char      text[2048];
     struct {
         const char     *block;
-        nb_quant_config want;
+        struct { nb_quant_method method; int bits, group; bool sym, desc_act, v2; } want;
         nb_status       status;
         const char     *part;
     } cases[] = {
