@@ -169,7 +169,7 @@ static nb_status edit(cJSON *config, const nb_config_edits *e, cJSON **block, nb
     if (e->block) {
         good = set(config, "quantization_config", *block);
         if (good) *block = NULL; /* the tree has it now */
-    } else {
+    } else if (!e->keep_block) {
         cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
     }
     if (e->dtype) good = good && set_dtype(config, e->dtype);
@@ -196,15 +196,11 @@ static nb_status write_config(nb_writer *w, const char *directory, const nb_conf
     return status;
 }
 
-static nb_status copy_side_files(nb_writer *w, const char *directory, nb_error *err)
+/* Those that are there. */
+static nb_status copy_files(nb_writer *w, const char *directory, const char *const *names, size_t count, nb_error *err)
 {
-    static const char *const names[] = {
-        "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-        "added_tokens.json", "chat_template.json", "chat_template.jinja", "preprocessor_config.json",
-        "video_preprocessor_config.json", "processor_config.json",
-    };
     nb_status status = NB_OK;
-    for (size_t i = 0; i < NB_COUNT(names) && !status; i++) {
+    for (size_t i = 0; i < count && !status; i++) {
         char *path = nb_path_join(directory, names[i]);
         if (!path)
             status = nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", directory);
@@ -215,8 +211,20 @@ static nb_status copy_side_files(nb_writer *w, const char *directory, nb_error *
     return status;
 }
 
+static nb_status copy_side_files(nb_writer *w, const char *directory, nb_error *err)
+{
+    static const char *const names[] = {
+        "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+        "added_tokens.json", "chat_template.json", "chat_template.jinja", "preprocessor_config.json",
+        "video_preprocessor_config.json", "processor_config.json",
+    };
+    return copy_files(w, directory, names, NB_COUNT(names), err);
+}
+
 nb_status nb_config_out(nb_writer *w, const char *directory, const nb_config_edits *edits, nb_error *err)
 {
+    static const char *const blocks[] = {"quantize_config.json", "quant_config.json"};
     NB_TRY(write_config(w, directory, edits, err));
+    if (edits->keep_block) NB_TRY(copy_files(w, directory, blocks, NB_COUNT(blocks), err));
     return copy_side_files(w, directory, err);
 }

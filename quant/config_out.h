@@ -22,6 +22,7 @@ cJSON *nb_config_block_ct(const nb_block_facts *facts); /* ct_config.c */
 /* Changes to the source's config.json. */
 typedef struct {
     const nb_block_facts *block;        /* NULL: none, and one that is there goes */
+    bool                  keep_block;   /* ... but for this: the source's stays, in whichever file it is */
     const char           *dtype;        /* "float16": what float tensors became; NULL: as it was */
     bool                  untied;       /* tie_word_embeddings false */
     int                   intermediate; /* 0: as it was */

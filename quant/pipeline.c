@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "quant/config_out.h"
 #include "quant/outer.h"
+#include "quant/places.h"
 #include "quant/resume.h"
 
 void nb_quantize_report_free(nb_quantize_report *r)
@@ -41,26 +41,6 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
     else if (!go_on)
         return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
     return NB_OK;
-}
-
-static bool same_folder(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* The model may stand neither where the result will be nor where it is written until then: a leftover there is removed. */
-static nb_status check_places(const nb_quantize_options *o, nb_error *err)
-{
-    nb_buf partial = {0};
-    nb_buf_str(&partial, o->out_dir);
-    while (partial.size > 1 && partial.data[partial.size - 1] == '/') partial.size--;
-    nb_buf_str(&partial, ".partial");
-    nb_status status = nb_buf_status(&partial, "a path", err);
-    if (!status && (same_folder(o->model_dir, o->out_dir) || same_folder(o->model_dir, partial.data)))
-        status = nb_fail(err, NB_ERR_ARGUMENT, "%s: is the model itself, or written at its place; choose another output", o->out_dir);
-    nb_buf_free(&partial);
-    return status;
 }
 
 /* ---- the stages -------------------------------------------------------------------------------------------------------- */
@@ -202,7 +182,7 @@ static nb_status run(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
     NB_TRY(nb_quantize_resolve(&job->options, &job->report->notes, err));
-    NB_TRY(check_places(o, err));
+    NB_TRY(nb_places_check(o->model_dir, o->out_dir, err));
     if (o->job) NB_TRY(nb_journal_open(&job->journal, o->out_dir, !o->anew, err));
     bool resumes = job->journal && nb_journal_layers(job->journal);
     NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));

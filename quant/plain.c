@@ -28,12 +28,16 @@ static bool in_layer(const char *name)
     return !strncmp(name, "model.layers.", 13);
 }
 
+bool nb_plain_dropped(const nb_config *config, const char *name)
+{
+    return (config->tied && !strcmp(name, "lm_head.weight")) || ends_with(name, ".inv_freq");
+}
+
 bool nb_plain_skips(const nb_config *config, const char *name)
 {
     static const char *const linears[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight",
                                           "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
-    if (config->tied && !strcmp(name, "lm_head.weight")) return true;
-    if (ends_with(name, ".inv_freq")) return true;
+    if (nb_plain_dropped(config, name)) return true;
     for (size_t i = 0; i < NB_COUNT(linears) && in_layer(name); i++)
         if (ends_with(name, linears[i])) return true;
     return false;

@@ -17,6 +17,8 @@ typedef struct {
     char     worst_name[128], overflow_name[128];
 } nb_plain;
 
+/* True for what a checkpoint should not carry: a tied head, rotary tables. */
+bool nb_plain_dropped(const nb_config *config, const char *name);
 /* True for the seven linears of a decoder layer and for what a checkpoint should not carry (a tied head, rotary tables). */
 bool nb_plain_skips(const nb_config *config, const char *name);
 
