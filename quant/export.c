@@ -110,7 +110,7 @@ static void tell_codes(nb_export_job *job)
     if (gptq && job->choice.mixed)
         nb_buf_str(notes, "bits of single matrices are written as GPTQModel's 'dynamic': GPTQModel, vLLM and nibble read it, transformers does not\n");
     if (job->form == NB_EXPORT_CT && job->permuted)
-        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and nibble read it, compressed-tensors 0.19 and later refuse it\n");
+        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and compressed-tensors 0.12 read it, 0.19 and later refuse it\n");
 }
 
 /* ---- padding ----------------------------------------------------------------------------------------------------------- */

@@ -97,15 +97,15 @@ static void tell_limits(const nb_quantize_options *o, const nb_choice *c, nb_buf
     if (c->mixed && (o->format == NB_FORMAT_GPTQ || o->format == NB_FORMAT_GPTQ_V2))
         nb_buf_str(notes, "bits of single matrices are written as GPTQModel's 'dynamic': GPTQModel, vLLM and nibble read it, transformers does not\n");
     if (o->format == NB_FORMAT_CT && !o->grid.sym)
-        nb_buf_str(notes, o->grid.bits == 8 ? "asymmetric 8-bit codes have no fast kernel in vLLM; --sym has one\n"
-                                            : "asymmetric compressed-tensors need a vLLM of 2025 or later; --sym loads in every one\n");
+        nb_buf_str(notes, o->grid.bits == 8 ? "asymmetric 8-bit codes have no fast kernel in vLLM, and few versions of transformers load them; --sym has no such limits\n"
+                                            : "asymmetric compressed-tensors load in vLLM from 2025 on and in few versions of transformers; --sym loads everywhere\n");
     if (o->format == NB_FORMAT_CT && nb_quantize_permutes(o))
-        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and nibble read it, compressed-tensors 0.19 and later refuse it; "
+        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and compressed-tensors 0.12 read it, 0.19 and later refuse it; "
                    "--static-groups avoids it\n");
     if (nb_choice_outer(c, "lm_head"))
         nb_buf_str(notes, "an int8 head needs a vLLM that takes codes there (0.29 and later are known to); nibble reads it\n");
     if (nb_choice_outer(c, "model.embed_tokens"))
-        nb_buf_str(notes, "an int8 embedding is read by vLLM 0.29 and later and by nibble; transformers decompresses linears only\n");
+        nb_buf_str(notes, "an int8 embedding loads in vLLM 0.29 and later and in few versions of transformers; others refuse the checkpoint\n");
     if (c->untied)
         nb_buf_str(notes, "the head was tied to the embedding; now it has weights of its own and tie_word_embeddings is false\n");
 }

@@ -40,7 +40,7 @@ static const nb_arg quantize_args[] = {
      .min = -1, .max = 1 << 20, .text = "128", .group = "Result",
      .help = "weights that share a scale; -1 is a whole row"},
     {.name = "sym", .aliases = "symmetric,w-sym,quant-sym,!asym,!zero-point", .type = NB_ARG_BOOL, AT(sym),
-     .shown = "--sym for gptq, --asym for awq, by the format for rtn", .group = "Result",
+     .shown = "--asym for the awq format without --method gptq, else --sym", .group = "Result",
      .help = "symmetric range without zero points; --asym is the opposite"},
     {.name = "format", .aliases = "checkpoint-format", .type = NB_ARG_CHOICE, AT(format), .choices = "awq|gptq|gptq_v2|compressed-tensors|ct",
      .text = "awq", .shown = "awq for awq, gptq otherwise, compressed-tensors where those cannot hold it", .group = "Result",
@@ -162,8 +162,7 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : method == NB_METHOD_AWQ ? "awq" : "gptq",
                                why, err));
     if (!nb_args_given(args, "sym")) {
-        nb_format format = nb_quantize_formats[opt->format];
-        bool      sym = method == NB_METHOD_GPTQ || (format != NB_FORMAT_AWQ && !(format == NB_FORMAT_CT && method == NB_METHOD_AWQ));
+        bool sym = method == NB_METHOD_GPTQ || nb_quantize_formats[opt->format] != NB_FORMAT_AWQ;
         NB_TRY(nb_args_suggest(args, "sym", sym ? "true" : "false", why, err));
     }
     if (!nb_args_given(args, "propagate"))
