@@ -227,6 +227,7 @@ static nb_status pick_linears(nb_choice *c, const nb_config *config, const nb_ch
             picks[i] = main;
             if (!rule) continue;
             picks[i].keep = rule->keep;
+            picks[i].fixed = true;
             if (rule->keep) continue;
             picks[i].grid.bits = rule->bits;
             if (rule->bits == 8 && o->main.bits == 4) picks[i].grid.sym = true; /* 8 bits need no zero point, and kernels have none */

@@ -22,7 +22,8 @@ typedef struct {
 
 typedef struct {
     nb_grid grid;
-    bool    keep; /* float; grid says nothing */
+    bool    keep;  /* float; grid says nothing */
+    bool    fixed; /* by a rule */
 } nb_pick;
 
 /* A matrix outside the decoder layers that gets codes: in compressed-tensors' form, symmetric. */

@@ -15,6 +15,7 @@
 #include "quant/outer.h"
 #include "quant/places.h"
 #include "quant/resume.h"
+#include "quant/target.h"
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
@@ -98,7 +99,6 @@ static nb_status open_source(nb_job *job, nb_error *err)
     nb_buf_add(&job->report->notes, job->model->notes.data, job->model->notes.size);
     NB_TRY(nb_quantize_choose(&job->choice, &job->options, c, &job->report->notes, err));
     NB_TRY(nb_plain_scan(&job->plain, job->model->checkpoint, c, err));
-    NB_TRY(look_at_kept(job, err));
     nb_plain_notes(&job->plain, &job->report->notes);
     for (size_t i = 0; i < nb_checkpoint_count(job->model->checkpoint); i++)
         job->report->bytes_in += nb_checkpoint_at(job->model->checkpoint, i)->tensor->bytes;
@@ -187,6 +187,8 @@ static nb_status run(nb_job *job, nb_error *err)
     bool resumes = job->journal && nb_journal_layers(job->journal);
     NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
+    NB_TRY(nb_target_settle(job, err));
+    NB_TRY(look_at_kept(job, err));
     NB_TRY(nb_resume_check_model(job, err));
     NB_TRY(plan_output(job, err));
     NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));

@@ -24,6 +24,8 @@ typedef struct {
     nb_format   format;
     const nb_choice_rule *rules;     /* [rule_count] bits of single matrices */
     size_t      rule_count;
+    uint64_t    target_bytes;        /* size of the result's tensors that bits are chosen for; 0: none */
+    double      target_bpw, target_kl; /* ... or bits a weight of the layers, or a divergence from the model; 0: none */
     int         vision, head, embeddings; /* bits of the tower's linears, the head, the embedding; 0: float */
     /* AWQ */
     int         awq_points;

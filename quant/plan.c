@@ -14,6 +14,7 @@
 #include "quant/float_layer.h"
 #include "quant/form.h"
 #include "quant/outer.h"
+#include "quant/target.h"
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
@@ -183,6 +184,17 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
     p->disk_spool = times(p->hidden, 2);
 }
 
+/* The pass that measures what bits cost: the Gram matrices of all sites, two copies of a few samples' states, logits. */
+static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_config *c, const nb_float_layer *f)
+{
+    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, all = 0;
+    for (int site = 0; site < NB_SITES; site++) all += gram_bytes(f->k[nb_site_first[site]]);
+    p->statistics = larger(p->statistics, all);
+    if (!p->packed) p->packed = p->layer;
+    p->fixed = add(p->fixed, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
+    p->fixed = add(p->fixed, times(4 * 32 * 4, (uint64_t)c->vocab));
+}
+
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t peak(const nb_plan *p, uint64_t hidden)
@@ -218,9 +230,12 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     add_tensors(out, checkpoint, &config, &choice);
     out->output = add(out->output, linears_out(&resolved, &choice, checkpoint, &config));
     nb_choice_free(&choice);
+    bool target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0;
+    if (options->target_bytes) out->output = options->target_bytes;
     add_layer(out, options, &shape, float_size(checkpoint), threads);
     nb_checkpoint_close(checkpoint);
-    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
+    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    if (target) add_pass(out, options, &config, &shape);
     out->ram_spool = peak(out, 0);
     if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;

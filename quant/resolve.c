@@ -47,6 +47,12 @@ nb_status nb_quantize_resolve(nb_quantize_options *o, nb_buf *notes, nb_error *e
         return nb_fail(err, NB_ERR_ARGUMENT, "%d bits cannot be written; 4 and 8 can", o->grid.bits);
     if (o->grid.group < 0) return nb_fail(err, NB_ERR_ARGUMENT, "a group of %d inputs makes no sense", o->grid.group);
     NB_TRY(resolve_format(o, notes, err));
+    if ((o->target_bytes > 0) + (o->target_bpw > 0) + (o->target_kl > 0) > 1)
+        return nb_fail(err, NB_ERR_ARGUMENT, "a size, bits a weight and a divergence cannot be aimed at together: give one");
+    bool target = o->target_bytes || o->target_bpw > 0 || o->target_kl > 0;
+    if (target && o->format == NB_FORMAT_AWQ)
+        return nb_fail(err, NB_ERR_ARGUMENT, "the AWQ format cannot mix bits to meet a target: use compressed-tensors or gptq");
+    if (target && !o->data.path) return nb_fail(err, NB_ERR_ARGUMENT, "a target needs calibration data: what bits cost is measured on it");
     double heaviest = 0;
     for (int i = 0; i < 3; i++) {
         float w = o->modality_weights[i];
@@ -94,7 +100,8 @@ static nb_status check_shapes(const nb_choice *c, const nb_config *config, nb_fo
 
 static void tell_limits(const nb_quantize_options *o, const nb_choice *c, nb_buf *notes)
 {
-    if (c->mixed && (o->format == NB_FORMAT_GPTQ || o->format == NB_FORMAT_GPTQ_V2))
+    bool mixed = c->mixed || o->target_bytes || o->target_bpw > 0 || o->target_kl > 0;
+    if (mixed && (o->format == NB_FORMAT_GPTQ || o->format == NB_FORMAT_GPTQ_V2))
         nb_buf_str(notes, "bits of single matrices are written as GPTQModel's 'dynamic': GPTQModel, vLLM and nibble read it, transformers does not\n");
     if (o->format == NB_FORMAT_CT && !o->grid.sym)
         nb_buf_str(notes, o->grid.bits == 8 ? "asymmetric 8-bit codes have no fast kernel in vLLM, and few versions of transformers load them; --sym has no such limits\n"

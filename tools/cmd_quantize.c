@@ -49,6 +49,12 @@ static const nb_arg quantize_args[] = {
      .help = "leave matrices float whose name (model.layers.0.mlp.down_proj) holds a match of RE; q, k and v go together, gate and up too"},
     {.name = "set", .type = NB_ARG_STRINGS, AT(set), .metavar = "RE=BITS[:GROUP]", .group = "Result",
      .help = "other bits, and another group size, for matrices whose name holds a match of RE; the last --set that matches counts"},
+    {.name = "target-size", .type = NB_ARG_SIZE, AT(target_size), .min = 1, .max = 9e15, .group = "Result",
+     .help = "size of the result: 8 bits or float go to the matrices that lose most by --bits, as far as it allows"},
+    {.name = "target-bpw", .type = NB_ARG_NUMBER, AT(target_bpw), .min = 1, .max = 32, .group = "Result",
+     .help = "the same for bits a weight of the decoder layers, scales included"},
+    {.name = "target-kl", .type = NB_ARG_NUMBER, AT(target_kl), .min = 1e-9, .max = 100, .group = "Result",
+     .help = "the same for a divergence from the original, foretold from one that is measured with plain rounding"},
     {.name = "vision", .type = NB_ARG_CHOICE, AT(vision), .choices = "keep|int8|int4", .text = "keep", .group = "Result",
      .help = "linear layers of the vision tower, rounded without calibration; needs compressed-tensors"},
     {.name = "lm-head", .type = NB_ARG_CHOICE, AT(lm_head), .choices = "keep|int8", .text = "keep", .group = "Result",
@@ -157,7 +163,7 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         if (s != NB_OK) return s;
     }
     nb_method method = nb_quantize_methods[opt->method];
-    bool outer = opt->vision || opt->lm_head || opt->embeddings, mixed_awq = method == NB_METHOD_AWQ && opt->set.count > 0;
+    bool outer = opt->vision || opt->lm_head || opt->embeddings, mixed_awq = method == NB_METHOD_AWQ && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
     if (!nb_args_given(args, "format"))
         NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : method == NB_METHOD_AWQ ? "awq" : "gptq",
                                why, err));
@@ -261,6 +267,9 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->format = nb_quantize_formats[opt->format];
     q->vision = nb_quantize_vision[opt->vision];
     q->head = nb_quantize_head[opt->lm_head];
+    q->target_bytes = opt->target_size;
+    q->target_bpw = opt->target_bpw;
+    q->target_kl = opt->target_kl;
     q->embeddings = nb_quantize_head[opt->embeddings];
     q->awq_points = (int)opt->grid;
     q->awq_duo = opt->duo;

@@ -17,7 +17,8 @@ typedef struct {
     const char *data, *dataset_info, *modality_weights;
     nb_strings  lora, keep, set;
     int         vision, lm_head, embeddings;
-    uint64_t    shard_size, max_ram;
+    uint64_t    shard_size, max_ram, target_size;
+    double      target_bpw, target_kl;
     const char *spool;
     int64_t     spool_zstd;
 } nb_quantize_flags;

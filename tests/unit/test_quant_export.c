@@ -36,7 +36,8 @@ static const nb_choice_rule mixed_rules[] = {{.pattern = "layers\\.[15]\\.mlp\\.
 static nb_status make_source(int which, nb_error *err)
 {
     static const struct { nb_format format; nb_grid grid; } forms[SOURCES] = {
-        [AWQ] = {NB_FORMAT_AWQ, {4, 64, false}},      [GPTQ] = {NB_FORMAT_GPTQ, {4, 128, true}},  [GPTQ_V2] = {NB_FORMAT_GPTQ_V2, {8, 0, false}},
+        [AWQ] = {NB_FORMAT_AWQ, {4, 8, false}}, /* groups of one sign: zero points of 0 */
+        [GPTQ] = {NB_FORMAT_GPTQ, {4, 128, true}},    [GPTQ_V2] = {NB_FORMAT_GPTQ_V2, {8, 0, false}},
         [ORDERED] = {NB_FORMAT_GPTQ, {4, 64, true}},  [CT8] = {NB_FORMAT_CT, {8, 32, true}},      [CT_ASYM] = {NB_FORMAT_CT, {4, 0, false}},
         [MIXED] = {NB_FORMAT_CT, {4, 128, false}},    [TOWER] = {NB_FORMAT_CT, {4, 64, true}},
     };
