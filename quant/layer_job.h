@@ -3,6 +3,7 @@
 #define NB_LAYER_JOB_H
 
 #include "calib/stats.h"
+#include "quant/choice.h"
 #include "quant/float_layer.h"
 #include "quant/journal.h"
 #include "quant/pipeline.h"
@@ -19,6 +20,7 @@ typedef struct {
     nb_adapters        *adapters; /* whose edits the model's checkpoint has; NULL: none */
     nb_model           *model;
     nb_samples          samples; /* empty for round to nearest */
+    nb_choice           choice;  /* of every matrix */
     nb_plain            plain;
     nb_writer          *writer;
     nb_journal         *journal; /* NULL: not a job */

@@ -91,6 +91,10 @@ nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
     double start = nb_seconds();
     for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
         const double *h = l->stats[site].gram;
+        if (l->keep[i]) {
+            NB_TRY(nb_layer_keep(l, i, err));
+            continue;
+        }
         nb_status     status = job->options.method == NB_METHOD_GPTQ  ? solve_gptq(l, i, h, err)
                              : job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err)
                                                                     : solve_rtn(l, i, err);
@@ -109,7 +113,7 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
 {
     nb_job        *job = l->job;
     nb_pool       *pool = job->ops->pool;
-    nb_awq_options options = {.grid = job->options.grid, .points = job->options.awq_points, .duo = job->options.awq_duo};
+    nb_awq_options options[NB_SITES];
     nb_awq_report  reports[NB_SITES];
     double        *gram[NB_SITES];
     float         *mean_abs[NB_SITES] = {0};
@@ -117,17 +121,20 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
     nb_status      status = NB_OK;
     for (int site = 0; site < NB_SITES && !status; site++) {
         nb_stats *st = &l->stats[site];
+        int       first = nb_site_first[site];
+        options[site] = (nb_awq_options){.points = job->options.awq_points, .duo = job->options.awq_duo};
+        if (!l->keep[first]) options[site].grid = l->grid[first]; /* all matrices of a site are alike */
         gram[site] = st->gram;
         status = nb_alloc(&mean_abs[site], (size_t)st->k, sizeof(float), "channel magnitudes", err);
         if (!status) nb_stats_mean_abs(st, mean_abs[site]);
-        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
+        for (int i = first; i < first + nb_site_count[site] && !status && !l->keep[first]; i++) {
             status = solve_rtn(l, i, err);
             if (!status) status = loss_of(&nb_layer_matrix(l, i)->rtn_loss, &l->codes[i], l->f.w[i], NULL, st->gram, pool, err);
             nb_codes_free(&l->codes[i]);
         }
     }
     if (!status)
-        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, &options, pool, reports, err);
+        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, options, pool, reports, err);
     for (int site = 0; site < NB_SITES && !status; site++)
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
             nb_layer_matrix(l, i)->ratio = reports[site].ratio;

@@ -8,9 +8,13 @@
  */
 #include "quant/plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "quant/float_layer.h"
+#include "quant/form.h"
+#include "quant/outer.h"
+#include "quant/target.h"
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
@@ -50,31 +54,54 @@ static bool in_layer(const char *name)
     return !strncmp(name, "model.layers.", 13);
 }
 
-/* Bytes of the seven matrices of the result, as layer_write.c declares them. */
-static uint64_t linears_out(const nb_quantize_options *o, const nb_float_layer *f)
+/* Bytes of the matrices of all layers of the result, as layer_write.c declares them. */
+static uint64_t linears_out(const nb_quantize_options *o, const nb_choice *c, const nb_checkpoint *checkpoint, const nb_config *config)
 {
-    bool     g_idx = o->format != NB_FORMAT_AWQ || o->grid.bits != 4 || o->grid.group == 0; /* AWQ cannot hold these */
-    uint64_t bytes = 0, bits = (uint64_t)o->grid.bits;
-    for (int i = 0; i < NB_LINEARS; i++) {
-        uint64_t n = (uint64_t)f->n[i], k = (uint64_t)f->k[i], group = o->grid.group > 0 ? (uint64_t)o->grid.group : k;
-        uint64_t groups = (k + group - 1) / group;
-        bytes += n * k * bits / 8 + groups * n * bits / 8 + groups * n * 2 + (g_idx ? 4 * k : 0);
+    const nb_plain plain = {.f16 = true};
+    uint64_t       bytes = 0;
+    for (int layer = 0; layer < c->layers; layer++) {
+        nb_float_layer f;
+        nb_float_layer_shape(&f, config, layer);
+        for (int i = 0; i < NB_LINEARS; i++) {
+            const nb_pick *p = nb_choice_linear(c, layer, i);
+            char           name[80];
+            snprintf(name, sizeof name, "%s.weight", f.name[i]);
+            const nb_entry *e = nb_checkpoint_find(checkpoint, name);
+            bytes += !p->keep ? nb_form_bytes(o->format, &p->grid, nb_quantize_permutes(o), f.n[i], f.k[i])
+                     : e      ? e->tensor->count * nb_dtype_size(nb_plain_dtype(&plain, e->tensor->dtype))
+                              : 0;
+        }
     }
     return bytes;
 }
 
-static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *config)
+/* A tensor whose codes are written instead, as plain.c decides. */
+static bool has_codes(const nb_choice *c, const char *name)
+{
+    char   prefix[64];
+    size_t n = strlen(name), tail = strlen(".weight");
+    if (n < tail || n - tail >= sizeof prefix || strcmp(name + n - tail, ".weight")) return false;
+    snprintf(prefix, sizeof prefix, "%.*s", (int)(n - tail), name);
+    return nb_choice_outer(c, prefix) != NULL;
+}
+
+static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice)
 {
     const nb_plain plain = {.f16 = true}; /* one value beyond f16 makes an f32 checkpoint twice as large; known only when read */
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry  *e = nb_checkpoint_at(c, i);
         const nb_tensor *t = e->tensor;
         if (nb_plain_skips(config, e->name)) continue;
-        p->output = add(p->output, times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype))));
+        uint64_t written = times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype)));
+        bool     head = choice->untied && !strcmp(e->name, "model.embed_tokens.weight") && !nb_choice_outer(choice, "lm_head");
+        if (!has_codes(choice, e->name)) p->output = add(p->output, written);
+        if (head) p->output = add(p->output, written);
         if (in_layer(e->name)) continue;
         p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
         p->tensor = larger(p->tensor, t->bytes);
     }
+    p->output = add(p->output, nb_outer_bytes(choice));
+    p->tensor = larger(p->tensor, nb_outer_memory(choice));
 }
 
 /* ---- a layer ----------------------------------------------------------------------------------------------------- */
@@ -157,6 +184,17 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
     p->disk_spool = times(p->hidden, 2);
 }
 
+/* The pass that measures what bits cost: the Gram matrices of all sites, two copies of a few samples' states, logits. */
+static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_config *c, const nb_float_layer *f)
+{
+    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, all = 0;
+    for (int site = 0; site < NB_SITES; site++) all += gram_bytes(f->k[nb_site_first[site]]);
+    p->statistics = larger(p->statistics, all);
+    if (!p->packed) p->packed = p->layer;
+    p->fixed = add(p->fixed, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
+    p->fixed = add(p->fixed, times(4 * 32 * 4, (uint64_t)c->vocab));
+}
+
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t peak(const nb_plan *p, uint64_t hidden)
@@ -178,17 +216,26 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     nb_buf_free(&notes);
     if (!status && config.quant.method != NB_QUANT_NONE)
         status = nb_fail(err, NB_ERR_INPUT, "%s: is already quantized; give the float checkpoint it was made from", options->model_dir);
+    nb_quantize_options resolved = *options;
+    nb_choice           choice = {0};
+    if (!status) status = nb_quantize_resolve(&resolved, &notes, err);
+    if (!status) status = nb_quantize_choose(&choice, &resolved, &config, &notes, err);
+    nb_buf_free(&notes);
     if (status) {
         nb_checkpoint_close(checkpoint);
         return status;
     }
     nb_float_layer_shape(&shape, &config, 0);
     out->fixed = FIXED + (uint64_t)threads * THREAD;
-    add_tensors(out, checkpoint, &config);
-    out->output = add(out->output, times((uint64_t)config.layers, linears_out(options, &shape)));
+    add_tensors(out, checkpoint, &config, &choice);
+    out->output = add(out->output, linears_out(&resolved, &choice, checkpoint, &config));
+    nb_choice_free(&choice);
+    bool target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0;
+    if (options->target_bytes) out->output = options->target_bytes;
     add_layer(out, options, &shape, float_size(checkpoint), threads);
     nb_checkpoint_close(checkpoint);
-    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
+    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    if (target) add_pass(out, options, &config, &shape);
     out->ram_spool = peak(out, 0);
     if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;

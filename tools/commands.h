@@ -13,6 +13,7 @@
     X(chat)            \
     X(data)            \
     X(quantize)        \
+    X(export)          \
     X(serve)           \
     X(verify)          \
     X(diff)            \

@@ -2,7 +2,7 @@
 # Install what nibble builds with on Debian 12, only what is missing.  Nothing else is touched.
 set -eu
 packages="build-essential cmake pkg-config libcmocka-dev libopenblas-pthread-dev libcjson-dev libzstd-dev libspng-dev
-libjpeg62-turbo-dev libwebp-dev libutf8proc-dev libcurl4-openssl-dev libstb-dev libxxhash-dev libssl-dev zlib1g-dev python3
+libjpeg62-turbo-dev libwebp-dev libutf8proc-dev libcurl4-openssl-dev libstb-dev libpcre2-dev libxxhash-dev libssl-dev zlib1g-dev python3
 libmicrohttpd-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev"
 missing=""
 for p in $packages; do

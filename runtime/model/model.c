@@ -9,21 +9,14 @@
 #include "runtime/model/parts.h"
 #include "runtime/model/rope.h"
 
-/* A float matrix that is not one of the decoder's linears (embedding, head). */
+/* A matrix of the vocabulary: embedding or head, float or codes. */
 static nb_status open_table(nb_matrix *out, const nb_model *model, const char *name, nb_error *err)
 {
     const nb_config *c = &model->config;
-    const nb_entry  *e;
-    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 2, (uint64_t[]){ (uint64_t)c->vocab, (uint64_t)c->hidden }, &e, err));
-    nb_dtype type = e->tensor->dtype;
-    if (type != NB_F32 && type != NB_BF16 && type != NB_F16)
-        return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file), name,
-                       e->tensor->dtype_name);
-    void *data;
-    NB_TRY(nb_entry_read(e, &data, err));
-    nb_weights w = { .kind = NB_W_FLOAT, .n = c->vocab, .k = c->hidden, .dtype = type, .data = data };
-    nb_status  status = model->ops.pack(&model->ops, out, &w, 1, err);
-    free(data);
+    nb_linear        l;
+    NB_TRY(nb_linear_read(&l, model->checkpoint, &c->quant, name, c->vocab, c->hidden, 0, err));
+    nb_status status = model->ops.pack(&model->ops, out, &l.weights, 1, err);
+    nb_linear_free(&l);
     return status;
 }
 
@@ -78,8 +71,8 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     nb_rope_model_frequencies(m->inv_freq, c);
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
     NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
-    NB_TRY(open_table(&m->embed, m, "model.embed_tokens.weight", err));
-    if (!c->tied) NB_TRY(open_table(&m->head, m, "lm_head.weight", err));
+    NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
+    if (!c->tied) NB_TRY(open_table(&m->head, m, "lm_head", err));
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
     NB_TRY(nb_vision_open(&m->vision, m, err));
     m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);
