@@ -29,7 +29,8 @@
     X(ERR_BUDGET,      4, "it does not fit the memory or disk it was given")               \
     X(ERR_DIFFERENT,   6, "the compared things differ")                                    \
     X(ERR_STOPPED,     7, "stopped on request")                                            \
-    X(ERR_DEVICE,      1, "the accelerator reported an error")
+    X(ERR_DEVICE,      1, "the accelerator reported an error")                             \
+    X(DIFFERS,         1, "the compared things differ, in the words of diff(1)")
 
 typedef enum {
 #define X(name, code, text) NB_##name,

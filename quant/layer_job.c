@@ -45,10 +45,8 @@ static nb_status solve_layer(nb_layer_work *l, nb_error *err)
 
 static nb_status read_written(nb_layer_work *l, nb_linear out[NB_LINEARS], nb_error *err)
 {
-    const nb_quantize_options *o = &l->job->options;
-    const nb_quant_config      q = {.method = o->format == NB_FORMAT_AWQ ? NB_QUANT_AWQ : NB_QUANT_GPTQ, .bits = o->grid.bits,
-                                    .group = o->grid.group, .sym = o->grid.sym, .v2 = o->format == NB_FORMAT_GPTQ_V2};
-    nb_checkpoint             *c;
+    const nb_format format = l->job->options.format;
+    nb_checkpoint  *c;
     NB_TRY(nb_checkpoint_open_unfinished(&c, nb_writer_partial(l->job->writer), err));
     uint64_t  hidden = (uint64_t)l->job->model->config.hidden;
     nb_status status = NB_OK;
@@ -59,6 +57,9 @@ static nb_status read_written(nb_layer_work *l, nb_linear out[NB_LINEARS], nb_er
         if (!status) status = nb_entry_read_f32(e, l->f.norm[i], err);
     }
     for (int i = 0; i < NB_LINEARS && !status; i++) {
+        const nb_quant_config q = {.bits = l->grid[i].bits, .group = l->grid[i].group, .sym = l->grid[i].sym,
+                                   .method = format == NB_FORMAT_AWQ ? NB_QUANT_AWQ : format == NB_FORMAT_CT ? NB_QUANT_CT : NB_QUANT_GPTQ,
+                                   .v2 = format == NB_FORMAT_GPTQ_V2};
         status = nb_linear_read(&l->f.source[i], c, &q, l->f.name[i], l->f.n[i], l->f.k[i], i <= NB_V, err);
         out[i] = l->f.source[i];
     }
@@ -94,7 +95,7 @@ nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
     NB_TRY(nb_alloc(&l, 1, sizeof *l, "a layer", err));
     l->job = job;
     l->index = layer;
-    for (int i = 0; i < NB_LINEARS; i++) l->grid[i] = job->options.grid;
+    nb_layer_pick(l);
     nb_status status = replay(l, err);
     nb_float_layer_free(&l->f);
     free(l);
@@ -115,7 +116,7 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     NB_TRY(nb_alloc(&l, 1, sizeof *l, "a layer", err));
     l->job = job;
     l->index = layer;
-    for (int i = 0; i < NB_LINEARS; i++) l->grid[i] = job->options.grid;
+    nb_layer_pick(l);
     nb_moment start = nb_moment_now();
     nb_status status = nb_float_layer_read(&l->f, job->model, &job->plain, layer, err);
     nb_job_spent(job, NB_PHASE_READ, start, 0);
@@ -123,7 +124,10 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     for (int i = 0; i < NB_LINEARS && !status; i++)
         snprintf(nb_layer_matrix(l, i)->name, sizeof nb_layer_matrix(l, i)->name, "%s", l->f.name[i]);
     if (!status) status = solve_layer(l, err);
-    for (int i = 0; i < NB_LINEARS; i++) nb_codes_free(&l->codes[i]);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        nb_codes_free(&l->codes[i]);
+        free(l->kept[i]);
+    }
     for (int site = 0; site < NB_SITES; site++) nb_stats_free(&l->stats[site]);
     nb_float_layer_free(&l->f);
     free(l);

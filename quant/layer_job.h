@@ -4,6 +4,7 @@
 
 #include "calib/stats.h"
 #include "kernels/lane.h"
+#include "quant/choice.h"
 #include "quant/float_layer.h"
 #include "quant/journal.h"
 #include "quant/pipeline.h"
@@ -20,6 +21,7 @@ typedef struct {
     nb_adapters        *adapters; /* whose edits the model's checkpoint has; NULL: none */
     nb_model           *model;
     nb_samples          samples; /* empty for round to nearest */
+    nb_choice           choice;  /* of every matrix */
     nb_plain            plain;
     nb_writer          *writer;
     nb_lane            *reader;  /* has the system read the next layer while this one is in work */

@@ -43,7 +43,6 @@ static void take_codes(nb_layer_work *l, int i)
                             .bias = i <= NB_V ? l->f.bias[i] : NULL};
     free(l->f.w[i]);
     l->f.w[i] = NULL;
-    if (!l->keep_source) nb_linear_free(&l->f.source[i]);
 }
 
 /* The matrices of a site share its factor. */
@@ -106,10 +105,18 @@ static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
     nb_moment start = nb_moment_now();
     NB_TRY(nb_float_layer_floats(&l->f, i, l->job->ops->pool, err));
     nb_job_spent(l->job, NB_PHASE_READ, start, 0);
-    if (l->job->options.method == NB_METHOD_GPTQ) return solve_gptq(l, i, h, err);
-    start = nb_moment_now();
-    nb_status status = l->job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err) : solve_rtn(l, i, err);
-    nb_job_spent(l->job, NB_PHASE_SOLVE, start, 0);
+    nb_status status;
+    if (l->keep[i]) {
+        status = nb_layer_keep(l, i, err);
+    } else if (l->job->options.method == NB_METHOD_GPTQ) {
+        status = solve_gptq(l, i, h, err);
+    } else {
+        start = nb_moment_now();
+        status = l->job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err) : solve_rtn(l, i, err);
+        nb_job_spent(l->job, NB_PHASE_SOLVE, start, 0);
+    }
+    if (!status && !l->keep[i]) take_codes(l, i);
+    if (!status && !l->keep_source) nb_linear_free(&l->f.source[i]);
     return status;
 }
 
@@ -120,10 +127,7 @@ nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
     nb_status status = NB_OK;
     for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
         status = solve_linear(l, i, l->stats[site].gram, err);
-        if (status)
-            nb_error_within(err, "%s", l->f.name[i]);
-        else
-            take_codes(l, i);
+        if (status) nb_error_within(err, "%s", l->f.name[i]);
     }
     nb_gptq_factor_free(l->factor);
     l->factor = NULL;
@@ -135,7 +139,7 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
 {
     nb_job        *job = l->job;
     nb_pool       *pool = job->ops->pool;
-    nb_awq_options options = {.grid = job->options.grid, .points = job->options.awq_points, .duo = job->options.awq_duo};
+    nb_awq_options options[NB_SITES];
     nb_awq_report  reports[NB_SITES];
     double        *gram[NB_SITES];
     float         *mean_abs[NB_SITES] = {0};
@@ -144,17 +148,20 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
     for (int i = 0; i < NB_LINEARS && !status; i++) status = nb_float_layer_floats(&l->f, i, pool, err);
     for (int site = 0; site < NB_SITES && !status; site++) {
         nb_stats *st = &l->stats[site];
+        int       first = nb_site_first[site];
+        options[site] = (nb_awq_options){.points = job->options.awq_points, .duo = job->options.awq_duo};
+        if (!l->keep[first]) options[site].grid = l->grid[first]; /* all matrices of a site are alike */
         gram[site] = st->gram;
         status = nb_alloc(&mean_abs[site], (size_t)st->k, sizeof(float), "channel magnitudes", err);
         if (!status) nb_stats_mean_abs(st, mean_abs[site]);
-        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
+        for (int i = first; i < first + nb_site_count[site] && !status && !l->keep[first]; i++) {
             status = solve_rtn(l, i, err);
             if (!status) status = loss_of(&nb_layer_matrix(l, i)->rtn_loss, &l->codes[i], l->f.w[i], NULL, st->gram, pool, err);
             nb_codes_free(&l->codes[i]);
         }
     }
     if (!status)
-        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, &options, pool, reports, err);
+        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, options, pool, reports, err);
     for (int site = 0; site < NB_SITES && !status; site++)
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
             nb_layer_matrix(l, i)->ratio = reports[site].ratio;

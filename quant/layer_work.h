@@ -10,6 +10,9 @@ typedef struct {
     int            index;
     nb_float_layer f;
     nb_grid        grid[NB_LINEARS];  /* what each matrix is rounded to */
+    bool           keep[NB_LINEARS];  /* ... or not at all: it stays float */
+    void          *kept[NB_LINEARS];  /* [n, k] such a matrix as it will be written */
+    nb_dtype       kept_dtype[NB_LINEARS];
     nb_linear      now[NB_LINEARS];   /* the layer as it is: float, and codes once solved; borrows all its arrays */
     nb_codes       codes[NB_LINEARS];
     nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
@@ -24,6 +27,11 @@ nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);
 nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], int sites, bool keep, nb_error *err);
 /* Statistics of sites first .. last of the layer as it is now, finished. */
 nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool keep, nb_error *err);
+
+/* What each matrix of this layer is to become. */
+void nb_layer_pick(nb_layer_work *l);
+/* A matrix that stays float takes the values of the type it is written in; from here on the layer runs with those. */
+nb_status nb_layer_keep(nb_layer_work *l, int linear, nb_error *err);
 
 /* AWQ before rounding: what plain rounding would lose, then the scales, folded into the layer's floats. */
 nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err);

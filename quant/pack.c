@@ -29,22 +29,39 @@ static nb_status check_awq(const nb_codes *c, const char *name, nb_error *err)
     return NB_OK;
 }
 
-static nb_status check_gptq(const nb_codes *c, nb_format format, const char *name, nb_error *err)
+static nb_status check_bits(const nb_codes *c, const char *name, nb_error *err)
 {
-    if (c->bits != 4 && c->bits != 8)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: %d bits cannot be packed: use 4 or 8", name, c->bits);
-    if (c->n % 32 != 0 || c->k % 32 != 0)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: GPTQ needs outputs and inputs in multiples of 32, not %d x %d", name, c->n,
-                       c->k);
+    if (c->bits == 4 || c->bits == 8) return NB_OK;
+    return nb_fail(err, NB_ERR_ARGUMENT, "%s: %d bits cannot be packed: use 4 or 8", name, c->bits);
+}
+
+static nb_status check_g_idx(const nb_codes *c, const char *name, nb_error *err)
+{
     for (int i = 0; c->g_idx && i < c->k; i++)
         if (c->g_idx[i] < 0 || c->g_idx[i] >= c->groups)
             return nb_fail(err, NB_ERR_ARGUMENT, "%s: input %d is in group %d of %d", name, i, (int)c->g_idx[i], c->groups);
+    return NB_OK;
+}
+
+static nb_status check_gptq(const nb_codes *c, nb_format format, const char *name, nb_error *err)
+{
+    NB_TRY(check_bits(c, name, err));
+    if (c->n % 32 != 0 || c->k % 32 != 0)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: GPTQ needs outputs and inputs in multiples of 32, not %d x %d", name, c->n,
+                       c->k);
+    NB_TRY(check_g_idx(c, name, err));
     for (size_t i = 0; format == NB_FORMAT_GPTQ && i < (size_t)c->n * (size_t)c->groups; i++)
         if (c->zeros[i] == 0)
             return nb_fail(err, NB_ERR_ARGUMENT,
                            "%s: output %zu, group %zu has zero point 0, which GPTQ v1 cannot hold (it stores zero - 1); use "
                            "format gptq_v2 or symmetric quantisation", name, i / (size_t)c->groups, i % (size_t)c->groups);
     return NB_OK;
+}
+
+static nb_status check_ct(const nb_codes *c, const char *name, nb_error *err)
+{
+    NB_TRY(check_bits(c, name, err));
+    return check_g_idx(c, name, err);
 }
 
 /* A code or zero too large would spill into its neighbours; a scale that f16 changes is not the one the codes were made for. */
@@ -94,27 +111,57 @@ static void pack_gptq(nb_packed *p, const nb_codes *c, int minus)
     for (size_t i = 0; i < k; i++) p->g_idx[i] = c->g_idx ? c->g_idx[i] : (int32_t)(i / (size_t)c->group);
 }
 
+static void pack_ct(nb_packed *p, const nb_codes *c)
+{
+    size_t n = (size_t)c->n, k = (size_t)c->k, groups = (size_t)c->groups, bits = (size_t)c->bits, fields = 32 / bits;
+    size_t row = p->qweight_shape[1];
+    for (size_t r = 0; r < n; r++)
+        for (size_t i = 0; i < k; i++)
+            p->qweight[r * row + i / fields] |= (uint32_t)c->codes[r * k + i] << i % fields * bits;
+    for (size_t r = 0; r < n; r++)
+        for (size_t g = 0; g < groups; g++)
+            p->qzeros[r / fields * groups + g] |= (uint32_t)c->zeros[r * groups + g] << r % fields * bits;
+    for (size_t i = 0; p->g_idx && i < k; i++) p->g_idx[i] = c->g_idx[i];
+}
+
+/* The arrays of a format, zeroed. */
+static nb_status allocate(nb_packed *p, const nb_codes *c, nb_format format, nb_error *err)
+{
+    size_t n = (size_t)c->n, k = (size_t)c->k, groups = (size_t)c->groups, fields = 32 / (size_t)c->bits;
+    bool   ct = format == NB_FORMAT_CT, awq = format == NB_FORMAT_AWQ;
+    p->qweight_shape[0] = ct ? n : awq ? k : k / fields;
+    p->qweight_shape[1] = ct ? (k + fields - 1) / fields : awq ? n / fields : n;
+    p->qzeros_shape[0] = ct ? (n + fields - 1) / fields : groups;
+    p->qzeros_shape[1] = ct ? groups : n / fields;
+    p->scales_shape[0] = ct ? n : groups;
+    p->scales_shape[1] = ct ? groups : n;
+    NB_TRY(nb_alloc(&p->qweight, p->qweight_shape[0] * p->qweight_shape[1], sizeof *p->qweight, "packed codes", err));
+    NB_TRY(nb_alloc(&p->qzeros, p->qzeros_shape[0] * p->qzeros_shape[1], sizeof *p->qzeros, "packed zeros", err));
+    NB_TRY(nb_alloc(&p->scales, n * groups, sizeof *p->scales, "scales", err));
+    return awq || (ct && !c->g_idx) ? NB_OK : nb_alloc(&p->g_idx, k, sizeof *p->g_idx, "g_idx", err);
+}
+
 nb_status nb_pack(nb_packed *out, const nb_codes *c, nb_format format, const char *name, nb_error *err)
 {
     *out = (nb_packed){ 0 };
-    NB_TRY(format == NB_FORMAT_AWQ ? check_awq(c, name, err) : check_gptq(c, format, name, err));
+    NB_TRY(format == NB_FORMAT_AWQ  ? check_awq(c, name, err)
+           : format == NB_FORMAT_CT ? check_ct(c, name, err)
+                                    : check_gptq(c, format, name, err));
     NB_TRY(check_range(c, name, err));
-    size_t n = (size_t)c->n, k = (size_t)c->k, groups = (size_t)c->groups, fields = 32 / (size_t)c->bits;
-    nb_packed p = { .qzeros_shape = { groups, n / fields }, .scales_shape = { groups, n } };
-    p.qweight_shape[0] = format == NB_FORMAT_AWQ ? k : k / fields;
-    p.qweight_shape[1] = format == NB_FORMAT_AWQ ? n / fields : n;
-    nb_status status = nb_alloc(&p.qweight, n * k / fields, sizeof *p.qweight, "qweight", err);
-    if (status == NB_OK) status = nb_alloc(&p.qzeros, groups * (n / fields), sizeof *p.qzeros, "qzeros", err);
-    if (status == NB_OK) status = nb_alloc(&p.scales, groups * n, sizeof *p.scales, "scales", err);
-    if (status == NB_OK && format != NB_FORMAT_AWQ) status = nb_alloc(&p.g_idx, k, sizeof *p.g_idx, "g_idx", err);
+    nb_packed p = { 0 };
+    nb_status status = allocate(&p, c, format, err);
     if (status != NB_OK) {
         nb_packed_free(&p);
         return status;
     }
+    size_t n = (size_t)c->n, groups = (size_t)c->groups;
     for (size_t r = 0; r < n; r++)
-        for (size_t g = 0; g < groups; g++) p.scales[g * n + r] = nb_f32_to_f16(c->scales[r * groups + g]);
+        for (size_t g = 0; g < groups; g++)
+            p.scales[format == NB_FORMAT_CT ? r * groups + g : g * n + r] = nb_f32_to_f16(c->scales[r * groups + g]);
     if (format == NB_FORMAT_AWQ)
         pack_awq(&p, c);
+    else if (format == NB_FORMAT_CT)
+        pack_ct(&p, c);
     else
         pack_gptq(&p, c, format == NB_FORMAT_GPTQ ? 1 : 0);
     *out = p;

@@ -6,16 +6,17 @@
  */
 #include "quant/pipeline.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "quant/config_out.h"
+#include "quant/outer.h"
+#include "quant/places.h"
 #include "quant/resume.h"
+#include "quant/target.h"
 
 const char *const nb_phase_names[NB_PHASES] = {"data", "read", "forward", "gram", "factor", "solve", "pack", "spool", "write"};
 
@@ -62,78 +63,6 @@ void nb_job_spent(nb_job *job, nb_phase phase, nb_moment start, double flop)
     p->flop += flop;
 }
 
-/* ---- what was asked for ------------------------------------------------------------------------------------------------ */
-
-/* A format that holds the grid, and a note for every change. */
-static nb_status resolve(nb_job *job, nb_error *err)
-{
-    nb_quantize_options *o = &job->options;
-    nb_buf              *notes = &job->report->notes;
-    if (o->grid.bits != 4 && o->grid.bits != 8)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%d bits cannot be written; 4 and 8 can", o->grid.bits);
-    if (o->grid.group < 0) return nb_fail(err, NB_ERR_ARGUMENT, "a group of %d inputs makes no sense", o->grid.group);
-    if (o->format == NB_FORMAT_AWQ && (o->grid.bits != 4 || o->grid.group == 0)) {
-        o->format = NB_FORMAT_GPTQ;
-        o->grid.sym = true;
-        nb_buf_printf(notes, "the AWQ format holds 4 bits in groups only: %d bits%s are written in GPTQ's form, symmetric\n",
-                      o->grid.bits, o->grid.group ? "" : " with one scale a row");
-    }
-    if (o->format == NB_FORMAT_GPTQ && !o->grid.sym) {
-        o->format = NB_FORMAT_GPTQ_V2;
-        nb_buf_str(notes, "asymmetric zeros are written as gptq_v2, which vLLM refuses; GPTQModel and nibble read it\n");
-    }
-    if (o->format == NB_FORMAT_AWQ && o->method == NB_METHOD_GPTQ && o->order == NB_ORDER_FULL && !o->static_groups)
-        return nb_fail(err, NB_ERR_ARGUMENT, "the AWQ format has no g_idx: full activation order needs static groups there");
-    double heaviest = 0;
-    for (int i = 0; i < 3; i++) {
-        float w = o->modality_weights[i];
-        if (!isfinite(w) || w < 0) return nb_fail(err, NB_ERR_ARGUMENT, "modality weight %d is %g; give 0 or more", i, (double)w);
-        if (w > heaviest) heaviest = w;
-    }
-    if (o->method == NB_METHOD_RTN) return NB_OK;
-    if (!o->data.path) return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
-    if (heaviest == 0) return nb_fail(err, NB_ERR_ARGUMENT, "all modality weights are 0: no token would count");
-    return NB_OK;
-}
-
-static bool same_folder(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* The model may stand neither where the result will be nor where it is written until then: a leftover there is removed. */
-static nb_status check_places(const nb_quantize_options *o, nb_error *err)
-{
-    nb_buf partial = {0};
-    nb_buf_str(&partial, o->out_dir);
-    while (partial.size > 1 && partial.data[partial.size - 1] == '/') partial.size--;
-    nb_buf_str(&partial, ".partial");
-    nb_status status = nb_buf_status(&partial, "a path", err);
-    if (!status && (same_folder(o->model_dir, o->out_dir) || same_folder(o->model_dir, partial.data)))
-        status = nb_fail(err, NB_ERR_ARGUMENT, "%s: is the model itself, or written at its place; choose another output", o->out_dir);
-    nb_buf_free(&partial);
-    return status;
-}
-
-static nb_status check_shapes(nb_job *job, nb_error *err)
-{
-    const nb_quantize_options *o = &job->options;
-    nb_float_layer             f;
-    nb_float_layer_shape(&f, &job->model->config, 0);
-    for (int i = 0; i < NB_LINEARS; i++) {
-        int  n = f.n[i], k = f.k[i], group = o->grid.group ? o->grid.group : k;
-        bool awq = o->format == NB_FORMAT_AWQ;
-        if (awq ? n % 8 || k % group : n % 32 || k % 32)
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %d outputs of %d inputs do not fit %s: outputs must be a multiple of %d and "
-                           "inputs of %d", f.name[i], n, k, awq ? "the AWQ format" : "GPTQ's form", awq ? 8 : 32, awq ? group : 32);
-        if (k % group)
-            nb_buf_printf(&job->report->notes, "%s: %d inputs are not a multiple of the group %d; vLLM refuses such a layer\n",
-                          strchr(f.name[i] + 13, '.') + 1, k, group);
-    }
-    return NB_OK;
-}
-
 /* ---- the stages -------------------------------------------------------------------------------------------------------- */
 
 /* From here on the checkpoint reads as if it had been merged. */
@@ -152,6 +81,24 @@ static nb_status merge_adapters(nb_job *job, nb_checkpoint *checkpoint, nb_error
     return status ? status : nb_buf_status(&job->report->adapters, "the report", err);
 }
 
+/* Linears that stay float are written in the type of the other float tensors. */
+static nb_status look_at_kept(nb_job *job, nb_error *err)
+{
+    for (int layer = 0; layer < job->model->config.layers; layer++) {
+        nb_float_layer f;
+        nb_float_layer_shape(&f, &job->model->config, layer);
+        for (int i = 0; i < NB_LINEARS; i++) {
+            char            name[80];
+            const nb_entry *e;
+            if (!nb_choice_linear(&job->choice, layer, i)->keep) continue;
+            snprintf(name, sizeof name, "%s.weight", f.name[i]);
+            NB_TRY(nb_checkpoint_get(job->model->checkpoint, name, 2, (uint64_t[]){(uint64_t)f.n[i], (uint64_t)f.k[i]}, &e, err));
+            NB_TRY(nb_plain_look(&job->plain, e, err));
+        }
+    }
+    return NB_OK;
+}
+
 static nb_status open_source(nb_job *job, nb_error *err)
 {
     nb_checkpoint *checkpoint;
@@ -161,7 +108,7 @@ static nb_status open_source(nb_job *job, nb_error *err)
         nb_checkpoint_close(checkpoint);
         return status;
     }
-    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS | NB_OPEN_NO_HEAD, err));
+    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS | (job->options.target_kl > 0 ? 0 : NB_OPEN_NO_HEAD), err));
     const nb_config *c = &job->model->config;
     if (c->quant.method != NB_QUANT_NONE)
         return nb_fail(err, NB_ERR_INPUT, "%s: is already quantized (%s, %d bits); give the float checkpoint it was made from",
@@ -169,7 +116,7 @@ static nb_status open_source(nb_job *job, nb_error *err)
                        : "compressed-tensors", c->quant.bits);
     job->total = (size_t)c->layers * NB_SITES + 2;
     nb_buf_add(&job->report->notes, job->model->notes.data, job->model->notes.size);
-    NB_TRY(check_shapes(job, err));
+    NB_TRY(nb_quantize_choose(&job->choice, &job->options, c, &job->report->notes, err));
     NB_TRY(nb_plain_scan(&job->plain, job->model->checkpoint, c, err));
     nb_plain_notes(&job->plain, &job->report->notes);
     for (size_t i = 0; i < nb_checkpoint_count(job->model->checkpoint); i++)
@@ -181,7 +128,8 @@ static nb_status open_source(nb_job *job, nb_error *err)
 static nb_status plan_output(nb_job *job, nb_error *err)
 {
     const nb_config *c = &job->model->config;
-    NB_TRY(nb_plain_declare(&job->plain, job->writer, job->model->checkpoint, c, err));
+    NB_TRY(nb_plain_declare(&job->plain, job->writer, job->model->checkpoint, c, &job->choice, err));
+    NB_TRY(nb_outer_declare(job->writer, &job->choice, err));
     for (int i = 0; i < c->layers; i++) NB_TRY(nb_layer_job_declare(job, i, err));
     NB_TRY(nb_writer_plan(job->writer, err));
     job->report->bytes_out = nb_writer_bytes(job->writer);
@@ -234,11 +182,24 @@ static nb_status run_layers(nb_job *job, nb_error *err)
     return NB_OK;
 }
 
+static nb_status write_files(nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    bool                       gptq = o->method == NB_METHOD_GPTQ;
+    const nb_block_facts       block = {.format = o->format, .choice = &job->choice, .permuted = nb_quantize_permutes(o),
+                                        .static_groups = gptq && o->static_groups, .true_sequential = gptq && o->true_sequential,
+                                        .damp = gptq ? o->damp : 0};
+    const nb_config_edits      edits = {.block = &block, .dtype = job->plain.f16 ? "float16" : NULL, .untied = job->choice.untied};
+    NB_TRY(nb_config_out(job->writer, o->model_dir, &edits, err));
+    return o->recipe_json ? nb_writer_file(job->writer, "recipe.json", o->recipe_json, strlen(o->recipe_json), err) : NB_OK;
+}
+
 static nb_status write_rest(nb_job *job, nb_error *err)
 {
     nb_moment start = nb_moment_now();
-    NB_TRY(nb_plain_write(&job->plain, job->writer, job->model->checkpoint, &job->model->config, err));
-    NB_TRY(nb_config_out(job->writer, &job->options, job->plain.f16, err));
+    NB_TRY(nb_plain_write(&job->plain, job->writer, job->model->checkpoint, &job->model->config, &job->choice, err));
+    NB_TRY(nb_outer_write(job->writer, job->model->checkpoint, &job->choice, job->ops->pool, err));
+    NB_TRY(write_files(job, err));
     NB_TRY(nb_buf_status(&job->report->notes, "notes", err));
     NB_TRY(nb_writer_commit(job->writer, err));
     nb_job_spent(job, NB_PHASE_WRITE, start, 0);
@@ -248,12 +209,14 @@ static nb_status write_rest(nb_job *job, nb_error *err)
 static nb_status run(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
-    NB_TRY(resolve(job, err));
-    NB_TRY(check_places(o, err));
+    NB_TRY(nb_quantize_resolve(&job->options, &job->report->notes, err));
+    NB_TRY(nb_places_check(o->model_dir, o->out_dir, err));
     if (o->job) NB_TRY(nb_journal_open(&job->journal, o->out_dir, !o->anew, err));
     bool resumes = job->journal && nb_journal_layers(job->journal);
     NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
+    NB_TRY(nb_target_settle(job, err));
+    NB_TRY(look_at_kept(job, err));
     NB_TRY(nb_resume_check_model(job, err));
     NB_TRY(plan_output(job, err));
     NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));
@@ -278,6 +241,7 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     nb_writer_free(job.writer);
     nb_samples_free(&job.samples);
     nb_journal_close(job.journal, status == NB_OK || hopeless);
+    nb_choice_free(&job.choice);
     nb_model_close(job.model);
     nb_adapters_free(job.adapters);
     report->seconds = nb_seconds() - start;

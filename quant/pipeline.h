@@ -4,6 +4,7 @@
 
 #include "calib/samples.h"
 #include "quant/awq.h"
+#include "quant/choice.h"
 #include "quant/gptq.h"
 #include "quant/pack.h"
 
@@ -19,8 +20,13 @@ typedef struct {
     const nb_lora *loras;            /* [lora_count] adapters merged into the model, one after the other */
     size_t      lora_count;
     nb_method   method;
-    nb_grid     grid;
+    nb_grid     grid;                /* of matrices that no rule names */
     nb_format   format;
+    const nb_choice_rule *rules;     /* [rule_count] bits of single matrices */
+    size_t      rule_count;
+    uint64_t    target_bytes;        /* size of the result's tensors that bits are chosen for; 0: none */
+    double      target_bpw, target_kl; /* ... or bits a weight of the layers, or a divergence from the model; 0: none */
+    int         vision, head, embeddings; /* bits of the tower's linears, the head, the embedding; 0: float */
     /* AWQ */
     int         awq_points;
     bool        awq_duo, awq_clip;
@@ -82,6 +88,12 @@ typedef struct {
     nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;
 } nb_quantize_report;
+/* Whether the result has inputs in an order of its own (g_idx). */
+bool nb_quantize_permutes(const nb_quantize_options *options);
+/* What nb_quantize settles before it reads weights: a format that holds what is asked for, with a line for every change, ... */
+nb_status nb_quantize_resolve(nb_quantize_options *options, nb_buf *notes, nb_error *err);
+/* ... and the bits of every matrix of a model with this config. */
+nb_status nb_quantize_choose(nb_choice *out, const nb_quantize_options *options, const nb_config *config, nb_buf *notes, nb_error *err);
 void nb_quantize_report_free(nb_quantize_report *r);
 
 /* Called as work advances: done of total steps, what is being done.  Return false to stop: NB_ERR_STOPPED, and nothing

@@ -28,12 +28,16 @@ static bool in_layer(const char *name)
     return !strncmp(name, "model.layers.", 13);
 }
 
+bool nb_plain_dropped(const nb_config *config, const char *name)
+{
+    return (config->tied && !strcmp(name, "lm_head.weight")) || ends_with(name, ".inv_freq");
+}
+
 bool nb_plain_skips(const nb_config *config, const char *name)
 {
     static const char *const linears[] = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight",
                                           "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
-    if (config->tied && !strcmp(name, "lm_head.weight")) return true;
-    if (ends_with(name, ".inv_freq")) return true;
+    if (nb_plain_dropped(config, name)) return true;
     for (size_t i = 0; i < NB_COUNT(linears) && in_layer(name); i++)
         if (ends_with(name, linears[i])) return true;
     return false;
@@ -64,7 +68,7 @@ static void look_at(nb_plain *p, const float *x, size_t n, const char *name)
     }
 }
 
-static nb_status scan_tensor(nb_plain *p, const nb_entry *e, nb_error *err)
+nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err)
 {
     uint64_t rows = nb_entry_rows(e), row = nb_entry_row_size(e);
     if (row == 0) return NB_OK;
@@ -93,18 +97,37 @@ nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *
     *out = (nb_plain){.f16 = true};
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry *e = nb_checkpoint_at(c, i);
-        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) NB_TRY(scan_tensor(out, e, err));
+        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) NB_TRY(nb_plain_look(out, e, err));
     }
     return NB_OK;
 }
 
-nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+/* Whether a tensor is written as it is, but for its type. */
+static bool is_copied(const nb_config *config, const nb_choice *choice, const char *name)
+{
+    char   prefix[64];
+    size_t n = strlen(name), tail = strlen(".weight");
+    if (in_layer(name) || nb_plain_skips(config, name)) return false;
+    if (n < tail || n - tail >= sizeof prefix || strcmp(name + n - tail, ".weight")) return true;
+    snprintf(prefix, sizeof prefix, "%.*s", (int)(n - tail), name);
+    return !nb_choice_outer(choice, prefix);
+}
+
+/* The head that the result has and the source does not: float, as its codes are written elsewhere. */
+static bool copies_head(const nb_choice *choice, const char *name)
+{
+    return choice->untied && !strcmp(name, "model.embed_tokens.weight") && !nb_choice_outer(choice, "lm_head");
+}
+
+nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice,
+                           nb_error *err)
 {
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
-        const nb_entry *e = nb_checkpoint_at(c, i);
+        const nb_entry  *e = nb_checkpoint_at(c, i);
         const nb_tensor *t = e->tensor;
-        if (in_layer(e->name) || nb_plain_skips(config, e->name)) continue;
-        NB_TRY(nb_writer_declare(w, e->name, nb_plain_dtype(p, t->dtype), t->rank, t->shape, err));
+        nb_dtype         to = nb_plain_dtype(p, t->dtype);
+        if (is_copied(config, choice, e->name)) NB_TRY(nb_writer_declare(w, e->name, to, t->rank, t->shape, err));
+        if (copies_head(choice, e->name)) NB_TRY(nb_writer_declare(w, "lm_head.weight", to, t->rank, t->shape, err));
     }
     return NB_OK;
 }
@@ -125,16 +148,20 @@ static nb_status convert(char *data, uint64_t count, nb_dtype from, nb_dtype to,
     return NB_OK;
 }
 
-nb_status nb_plain_write(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+nb_status nb_plain_write(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice,
+                         nb_error *err)
 {
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry *e = nb_checkpoint_at(c, i);
-        if (in_layer(e->name) || nb_plain_skips(config, e->name)) continue;
-        nb_dtype to = nb_plain_dtype(p, e->tensor->dtype);
-        void    *data;
+        bool            copied = is_copied(config, choice, e->name), head = copies_head(choice, e->name);
+        nb_dtype        to = nb_plain_dtype(p, e->tensor->dtype);
+        uint64_t        bytes = e->tensor->count * nb_dtype_size(to);
+        void           *data;
+        if (!copied && !head) continue;
         NB_TRY(nb_entry_read(e, &data, err));
         nb_status status = convert(data, e->tensor->count, e->tensor->dtype, to, err);
-        if (!status) status = nb_writer_tensor(w, e->name, data, e->tensor->count * nb_dtype_size(to), err);
+        if (!status && copied) status = nb_writer_tensor(w, e->name, data, bytes, err);
+        if (!status && head) status = nb_writer_tensor(w, "lm_head.weight", data, bytes, err);
         free(data);
         if (status) return status;
     }

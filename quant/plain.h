@@ -6,6 +6,7 @@
 #ifndef NB_PLAIN_H
 #define NB_PLAIN_H
 
+#include "quant/choice.h"
 #include "quant/writer.h"
 #include "runtime/model/model.h"
 
@@ -16,15 +17,22 @@ typedef struct {
     char     worst_name[128], overflow_name[128];
 } nb_plain;
 
+/* True for what a checkpoint should not carry: a tied head, rotary tables. */
+bool nb_plain_dropped(const nb_config *config, const char *name);
 /* True for the seven linears of a decoder layer and for what a checkpoint should not carry (a tied head, rotary tables). */
 bool nb_plain_skips(const nb_config *config, const char *name);
 
+/* Values of one more tensor, a linear that stays float. */
+nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err);
 nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err);
 /* The type that a tensor of this type is written in. */
 nb_dtype  nb_plain_dtype(const nb_plain *p, nb_dtype source);
-/* All plain tensors outside the decoder layers. */
-nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err);
-nb_status nb_plain_write(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, nb_error *err);
+/* All plain tensors outside the decoder layers, but for those that the choice gives codes.  A head that is no longer tied is a
+ * copy of the embedding. */
+nb_status nb_plain_declare(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice,
+                           nb_error *err);
+nb_status nb_plain_write(const nb_plain *p, nb_writer *w, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice,
+                         nb_error *err);
 /* What there is to tell, one line each. */
 void      nb_plain_notes(const nb_plain *p, nb_buf *notes);
 

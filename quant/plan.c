@@ -8,10 +8,14 @@
  */
 #include "quant/plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "quant/float_layer.h"
+#include "quant/form.h"
 #include "quant/linalg.h"
+#include "quant/outer.h"
+#include "quant/target.h"
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
@@ -52,32 +56,55 @@ static bool in_layer(const char *name)
     return !strncmp(name, "model.layers.", 13);
 }
 
-/* Bytes of the seven matrices of the result, as layer_write.c declares them. */
-static uint64_t linears_out(const nb_quantize_options *o, const nb_float_layer *f)
+/* Bytes of the matrices of all layers of the result, as layer_write.c declares them. */
+static uint64_t linears_out(const nb_quantize_options *o, const nb_choice *c, const nb_checkpoint *checkpoint, const nb_config *config)
 {
-    bool     g_idx = o->format != NB_FORMAT_AWQ || o->grid.bits != 4 || o->grid.group == 0; /* AWQ cannot hold these */
-    uint64_t bytes = 0, bits = (uint64_t)o->grid.bits;
-    for (int i = 0; i < NB_LINEARS; i++) {
-        uint64_t n = (uint64_t)f->n[i], k = (uint64_t)f->k[i], group = o->grid.group > 0 ? (uint64_t)o->grid.group : k;
-        uint64_t groups = (k + group - 1) / group;
-        bytes += n * k * bits / 8 + groups * n * bits / 8 + groups * n * 2 + (g_idx ? 4 * k : 0);
+    const nb_plain plain = {.f16 = true};
+    uint64_t       bytes = 0;
+    for (int layer = 0; layer < c->layers; layer++) {
+        nb_float_layer f;
+        nb_float_layer_shape(&f, config, layer);
+        for (int i = 0; i < NB_LINEARS; i++) {
+            const nb_pick *p = nb_choice_linear(c, layer, i);
+            char           name[80];
+            snprintf(name, sizeof name, "%s.weight", f.name[i]);
+            const nb_entry *e = nb_checkpoint_find(checkpoint, name);
+            bytes += !p->keep ? nb_form_bytes(o->format, &p->grid, nb_quantize_permutes(o), f.n[i], f.k[i])
+                     : e      ? e->tensor->count * nb_dtype_size(nb_plain_dtype(&plain, e->tensor->dtype))
+                              : 0;
+        }
     }
     return bytes;
 }
 
-static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *config)
+/* A tensor whose codes are written instead, as plain.c decides. */
+static bool has_codes(const nb_choice *c, const char *name)
+{
+    char   prefix[64];
+    size_t n = strlen(name), tail = strlen(".weight");
+    if (n < tail || n - tail >= sizeof prefix || strcmp(name + n - tail, ".weight")) return false;
+    snprintf(prefix, sizeof prefix, "%.*s", (int)(n - tail), name);
+    return nb_choice_outer(c, prefix) != NULL;
+}
+
+static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *config, const nb_choice *choice)
 {
     const nb_plain plain = {.f16 = true}; /* one value beyond f16 makes an f32 checkpoint twice as large; known only when read */
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry  *e = nb_checkpoint_at(c, i);
         const nb_tensor *t = e->tensor;
         if (nb_plain_skips(config, e->name)) continue;
-        p->output = add(p->output, times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype))));
+        uint64_t written = times(t->count, nb_dtype_size(nb_plain_dtype(&plain, t->dtype)));
+        bool     head = choice->untied && !strcmp(e->name, "model.embed_tokens.weight") && !nb_choice_outer(choice, "lm_head");
+        if (!has_codes(choice, e->name)) p->output = add(p->output, written);
+        if (head) p->output = add(p->output, written);
         if (in_layer(e->name)) continue;
         p->tensor = larger(p->tensor, t->bytes);
         if (!strcmp(e->name, "lm_head.weight")) continue; /* copied, never run */
         p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
     }
+    p->output = add(p->output, nb_outer_bytes(choice));
+    p->tensor = larger(p->tensor, nb_outer_memory(choice));
 }
 
 /* ---- a layer ----------------------------------------------------------------------------------------------------- */
@@ -104,16 +131,17 @@ typedef struct {
     uint64_t packed_float, packed;  /* in the backend's order */
 } matrix;
 
-static matrix matrix_of(const nb_quantize_options *o, int n, int k, uint64_t float_bytes)
+/* mixed: any matrix may have 8 bits, or stay float. */
+static matrix matrix_of(const nb_quantize_options *o, int n, int k, uint64_t float_bytes, bool mixed)
 {
     uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k), rows = (uint64_t)n, columns = (uint64_t)k;
     uint64_t groups = (columns + group - 1) / group;
     return (matrix){
         .source = rows * columns * float_bytes,
         .floats = rows * columns * sizeof(float),
-        .codes = rows * columns + rows * groups * 5 + 4 * columns,
+        .codes = rows * columns * (mixed ? float_bytes : 1) + rows * groups * 5 + 4 * columns,
         .packed_float = rows * columns * float_bytes + HUGE_PAGE,
-        .packed = rows * columns * (uint64_t)o->grid.bits / 8 + rows * groups * 5 + HUGE_PAGE,
+        .packed = rows * columns * (mixed ? 8 * float_bytes : (uint64_t)o->grid.bits) / 8 + rows * groups * 5 + HUGE_PAGE,
     };
 }
 
@@ -151,13 +179,14 @@ static void stage(uint64_t *most, uint64_t bytes)
 }
 
 /* A layer as layer_job.c goes through it: what is there together, stage by stage. */
-static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, int threads)
+static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, bool mixed,
+                      int threads)
 {
     bool     gptq = o->method == NB_METHOD_GPTQ, awq = o->method == NB_METHOD_AWQ, sequential = gptq && o->true_sequential;
     bool     keeps_source = sequential && !o->propagate_quantized;
     uint64_t source = 0, floats = 0, codes = 0, packed = 0, all_packed = 0, grams = 0, largest = 0;
     for (int i = 0; i < NB_LINEARS; i++) {
-        matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes);
+        matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes, mixed);
         source += m.source;
         floats += awq ? m.floats : 0; /* all at once, for their scales */
         all_packed += m.packed_float;
@@ -172,7 +201,7 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
         if (sequential) p->statistics = site ? larger(p->statistics, gram) : gram;
         if (sequential) stage(&p->work, source + codes + gram + add(packed, p->batch));
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
-            matrix   m = matrix_of(o, f->n[i], f->k[i], float_bytes);
+            matrix   m = matrix_of(o, f->n[i], f->k[i], float_bytes, mixed);
             uint64_t solver = solver_bytes(o, f->n[i], f->k[i], threads);
             p->solver = larger(p->solver, solver);
             stage(&p->work, source + floats + (awq ? 0 : m.floats) + codes + m.codes + here + solver);
@@ -215,12 +244,32 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
     p->disk_spool = times(p->hidden, 2);
 }
 
+/* The pass that measures what bits cost: a float layer, packed too, with the Gram matrices of all sites and a matrix in three forms;
+ * two copies of a few samples' states, logits; and the head to make these. */
+static void add_pass(nb_plan *p, const nb_checkpoint *checkpoint, const nb_quantize_options *o, const nb_config *c, const nb_float_layer *f)
+{
+    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, grams = 0, source = 0, packed = 0, solver = 0, codes = 0;
+    for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
+    for (int i = 0; i < NB_LINEARS; i++) {
+        matrix m = matrix_of(o, f->n[i], f->k[i], float_size(checkpoint), true);
+        source += m.source;
+        packed += m.packed_float;
+        codes += m.codes;
+        solver = larger(solver, 3 * m.floats);
+    }
+    const nb_entry *head = nb_checkpoint_find(checkpoint, "lm_head.weight");
+    if (o->target_kl > 0 && !c->tied && head) p->model = add(p->model, head->tensor->bytes + HUGE_PAGE);
+    p->statistics = larger(p->statistics, grams);
+    p->pass = add(source + codes + grams + larger(solver, add(packed, p->batch)), times(4 * 32 * 4, (uint64_t)c->vocab));
+    p->pass = add(p->pass, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
+}
+
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
 
 /* The embedding and the vision tower are there until the last conversation was embedded. */
 static uint64_t peak(const nb_plan *p, uint64_t hidden)
 {
-    uint64_t embedding = add(p->model, larger(p->tensor, add(p->picture, hidden)));
+    uint64_t embedding = add(p->model, larger(larger(p->tensor, p->pass), add(p->picture, hidden)));
     return add(p->fixed, larger(embedding, add(larger(p->work, p->tensor), hidden)));
 }
 
@@ -236,16 +285,25 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     nb_buf_free(&notes);
     if (!status && config.quant.method != NB_QUANT_NONE)
         status = nb_fail(err, NB_ERR_INPUT, "%s: is already quantized; give the float checkpoint it was made from", options->model_dir);
+    nb_quantize_options resolved = *options;
+    nb_choice           choice = {0};
+    if (!status) status = nb_quantize_resolve(&resolved, &notes, err);
+    if (!status) status = nb_quantize_choose(&choice, &resolved, &config, &notes, err);
+    nb_buf_free(&notes);
     if (status) {
         nb_checkpoint_close(checkpoint);
         return status;
     }
     nb_float_layer_shape(&shape, &config, 0);
     out->fixed = FIXED + (uint64_t)threads * THREAD;
-    add_tensors(out, checkpoint, &config);
-    out->output = add(out->output, times((uint64_t)config.layers, linears_out(options, &shape)));
-    if (options->method != NB_METHOD_RTN) add_data(out, options, &config);
-    add_layer(out, options, &shape, float_size(checkpoint), threads);
+    add_tensors(out, checkpoint, &config, &choice);
+    out->output = add(out->output, linears_out(&resolved, &choice, checkpoint, &config));
+    bool target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0, mixed = target || choice.mixed;
+    nb_choice_free(&choice);
+    if (options->target_bytes) out->output = options->target_bytes;
+    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    add_layer(out, options, &shape, float_size(checkpoint), mixed, threads);
+    if (target) add_pass(out, checkpoint, options, &config, &shape);
     nb_checkpoint_close(checkpoint);
     out->ram_spool = peak(out, 0);
     out->vram = add(GPU_FIXED, larger(add(out->model, out->picture), add(out->packed, out->batch)));

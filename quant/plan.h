@@ -16,6 +16,7 @@ typedef struct {
     uint64_t solver;     /* work space, for the largest matrix */
     uint64_t batch;      /* activations of one batch */
     uint64_t work;       /* the most that a layer, its statistics, solver and batch take at a time */
+    uint64_t pass;       /* measuring what bits cost, before the layers; 0: not asked for */
     uint64_t picture;    /* embedding one conversation, pixels included */
     uint64_t tensor;     /* the largest tensor that is copied */
     uint64_t tokens;     /* calibration tokens, or NB_PLAN_UNKNOWN */

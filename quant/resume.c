@@ -65,6 +65,7 @@ nb_status nb_resume_check_model(nb_job *job, nb_error *err)
     NB_TRY(nb_journal_identity(job->journal, "the model", hash, err));
     const char *recipe = o->recipe_json ? o->recipe_json : "";
     NB_TRY(nb_journal_identity(job->journal, "the command's options", XXH64(recipe, strlen(recipe), 0), err));
+    NB_TRY(nb_journal_identity(job->journal, "the bits of the matrices", nb_choice_hash(&job->choice), err));
     return nb_journal_identity(job->journal, "the instruction set or device", XXH64(job->ops->name, strlen(job->ops->name), 0), err);
 }
 

@@ -26,7 +26,7 @@ static void tie_heads(int32_t *tie, const nb_config *c)
 }
 
 static nb_status search(float *scale[NB_SITES], const nb_float_layer *l, const nb_config *config, double *const gram[NB_SITES],
-                        const float *const mean_abs[NB_SITES], const nb_awq_options *options, nb_pool *pool,
+                        const float *const mean_abs[NB_SITES], const nb_awq_options options[NB_SITES], nb_pool *pool,
                         nb_awq_report report[NB_SITES], nb_error *err)
 {
     int32_t *tie;
@@ -41,9 +41,11 @@ static nb_status search(float *scale[NB_SITES], const nb_float_layer *l, const n
             rows[i] = l->n[first + i];
         }
         status = nb_alloc(&scale[site], (size_t)l->k[first], sizeof(float), "AWQ scales", err);
-        if (!status)
+        for (int i = 0; i < l->k[first] && !status; i++) scale[site][i] = 1;
+        report[site] = (nb_awq_report){.ratio = -1};
+        if (!status && options[site].grid.bits)
             status = nb_awq_search(scale[site], consumers, rows, nb_site_count[site], l->k[first], gram[site], mean_abs[site],
-                                   site == NB_SITE_O ? tie : NULL, options, pool, &report[site], err);
+                                   site == NB_SITE_O ? tie : NULL, &options[site], pool, &report[site], err);
         if (status) nb_error_within(err, "%s", l->name[first]);
     }
     free(tie);
@@ -126,7 +128,7 @@ static nb_status apply(nb_float_layer *l, float *const scale[NB_SITES], const nb
 }
 
 nb_status nb_smooth_layer(nb_float_layer *l, const nb_config *config, double *const gram[NB_SITES],
-                          const float *const mean_abs[NB_SITES], const nb_awq_options *options, nb_pool *pool,
+                          const float *const mean_abs[NB_SITES], const nb_awq_options options[NB_SITES], nb_pool *pool,
                           nb_awq_report report[NB_SITES], nb_error *err)
 {
     float    *scale[NB_SITES] = {0};

@@ -50,6 +50,7 @@ struct nb_writer {
     char       *out, *partial; /* OUT and OUT.partial */
     uint64_t    shard_size, bytes;
     bool        force, made, committed, planned, resumes, keep;
+    nb_layout   layout;
     int         lock;          /* OUT.partial, held by flock */
     out_tensor *tensors;       /* in the order of declaration; by name once planned */
     size_t      count, capacity;
@@ -195,10 +196,33 @@ void nb_writer_free(nb_writer *w)
     free(w);
 }
 
+void nb_writer_layout(nb_writer *w, nb_layout layout)
+{
+    w->layout = layout;
+}
+
+void nb_writer_no_tensors(nb_writer *w)
+{
+    w->planned = true; /* with no shard */
+}
+
+enum { NAME = 300 };
+
+/* A canonical name, or the beginning of one, as the files spell it. */
+static const char *spell(char room[NAME], const nb_writer *w, const char *name)
+{
+    bool text = !strncmp(name, "model.", 6), tower = !strncmp(name, "visual.", 7);
+    if (w->layout == NB_LAYOUT_OLD || !(text || tower)) return name;
+    snprintf(room, NAME, "%s%s", text ? "model.language_model." : "model.", text ? name + 6 : name);
+    return room;
+}
+
 /* ---- planning ---------------------------------------------------------------------------------------------------------- */
 
-nb_status nb_writer_declare(nb_writer *w, const char *name, nb_dtype dtype, int rank, const uint64_t *shape, nb_error *err)
+nb_status nb_writer_declare(nb_writer *w, const char *canonical, nb_dtype dtype, int rank, const uint64_t *shape, nb_error *err)
 {
+    char        room[NAME];
+    const char *name = spell(room, w, canonical);
     size_t bytes = nb_dtype_size(dtype);
     bool   fits = bytes > 0 && rank >= 0 && rank <= NB_MAX_RANK && !w->planned && name[0] && strcmp(name, "__metadata__");
     for (int i = 0; fits && i < rank; i++) fits = nb_mul(bytes, (size_t)shape[i], &bytes);
@@ -387,7 +411,8 @@ static nb_status open_shard(nb_writer *w, size_t shard, nb_error *err)
 
 static nb_status find_tensor(out_tensor **out, nb_writer *w, const char *name, nb_error *err)
 {
-    out_tensor key = {.name = (char *)name};
+    char       room[NAME];
+    out_tensor key = {.name = (char *)spell(room, w, name)};
     *out = w->planned && w->count ? bsearch(&key, w->tensors, w->count, sizeof key, by_name) : NULL;
     return *out ? NB_OK : nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor '%s' was not declared", w->out, name);
 }
@@ -465,9 +490,11 @@ static nb_status hash_tensor(XXH64_state_t *state, const out_tensor *t, int fd, 
     return NB_OK;
 }
 
-static nb_status hash_tensors(nb_writer *w, XXH64_state_t *state, const char *prefix, uint64_t *bytes, void *chunk, size_t size,
+static nb_status hash_tensors(nb_writer *w, XXH64_state_t *state, const char *beginning, uint64_t *bytes, void *chunk, size_t size,
                               nb_error *err)
 {
+    char        room[NAME];
+    const char *prefix = spell(room, w, beginning);
     nb_status status = NB_OK;
     for (size_t i = 0; i < w->count && !status; i++) {
         const out_tensor *t = &w->tensors[i];
@@ -502,8 +529,10 @@ nb_status nb_writer_hash(nb_writer *w, const char *prefix, uint64_t *bytes, uint
     return status;
 }
 
-void nb_writer_take(nb_writer *w, const char *prefix)
+void nb_writer_take(nb_writer *w, const char *beginning)
 {
+    char        room[NAME];
+    const char *prefix = spell(room, w, beginning);
     for (size_t i = 0; i < w->count; i++)
         if (!strncmp(w->tensors[i].name, prefix, strlen(prefix))) {
             w->tensors[i].done = w->tensors[i].bytes;

@@ -3,7 +3,7 @@
 #define NB_WRITER_H
 
 #include "kernels/float.h"
-#include "runtime/io/json.h"
+#include "runtime/io/checkpoint.h"
 
 typedef struct nb_writer nb_writer;
 
@@ -12,6 +12,10 @@ typedef struct nb_writer nb_writer;
 nb_status nb_writer_new(nb_writer **out, const char *directory, uint64_t shard_size, bool force, nb_error *err);
 /* The same, but what a dead run left in OUT.partial/ stays where it fits the plan: shards of the same layout. */
 nb_status nb_writer_resume(nb_writer **out, const char *directory, uint64_t shard_size, bool force, nb_error *err);
+/* Before anything is announced: how names are spelled in the files.  Callers use canonical names (checkpoint.h) throughout. */
+void      nb_writer_layout(nb_writer *w, nb_layout layout);
+/* Instead of announcing tensors: the folder holds side files alone, which nb_writer_partial's caller may write, too. */
+void      nb_writer_no_tensors(nb_writer *w);
 /* Announce every tensor first (name, dtype, shape): the shards and headers are planned from this. */
 nb_status nb_writer_declare(nb_writer *w, const char *name, nb_dtype dtype, int rank, const uint64_t *shape, nb_error *err);
 nb_status nb_writer_plan(nb_writer *w, nb_error *err); /* after the last declare; checks free disk space */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/choice.h"
 #include "tools/bench/bench.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
@@ -119,6 +120,24 @@ static nb_status plan(test_list *l, const options *o, nb_error *err)
     return l->count ? NB_OK : nb_fail(err, NB_ERR_ARGUMENT, "no test is left: -p and -n are both 0");
 }
 
+/* Weights of the tower: codes count as what they stand for. */
+static uint64_t vision_params(const nb_model *model)
+{
+    uint64_t params = 0;
+    for (size_t i = 0; i < nb_checkpoint_count(model->checkpoint); i++) {
+        const nb_entry *e = nb_checkpoint_at(model->checkpoint, i);
+        if (!strncmp(e->name, "visual.", 7) && !strstr(e->name, ".weight_")) params += e->tensor->count;
+    }
+    for (int i = 0; i < nb_vision_linear_count(&model->config); i++) {
+        nb_outer linear;
+        char     name[80];
+        nb_vision_linear(&linear, &model->config, i);
+        snprintf(name, sizeof name, "%s.weight_packed", linear.name);
+        if (nb_checkpoint_find(model->checkpoint, name)) params += (uint64_t)linear.n * (uint64_t)linear.k;
+    }
+    return params;
+}
+
 static void fill_row(nb_table *t, const options *o, const nb_session *s, const char *path, const nb_bench_result *r)
 {
     uint64_t bytes = 0, params = 0;
@@ -134,8 +153,7 @@ static void fill_row(nb_table *t, const options *o, const nb_session *s, const c
         params = (uint64_t)c->vocab * (uint64_t)c->hidden * (c->tied ? 1 : 2);
         uint64_t q = (uint64_t)c->heads * c->head_dim, kv = (uint64_t)c->kv_heads * c->head_dim, h = (uint64_t)c->hidden, m = (uint64_t)c->intermediate;
         params += (uint64_t)c->layers * (h * (2 * q + 2 * kv) + 3 * h * m);
-        for (size_t i = 0; i < nb_checkpoint_count(s->model->checkpoint); i++)
-            if (!strncmp(nb_checkpoint_at(s->model->checkpoint, i)->name, "visual.", 7)) params += nb_checkpoint_at(s->model->checkpoint, i)->tensor->count;
+        params += vision_params(s->model);
     }
     nb_model_form(form, c);
     nb_table_text(t, path);

@@ -74,13 +74,38 @@ static part_kind part_of(const char *name)
     return PART_OTHER;
 }
 
-/* Weights that a tensor stands for: packed words hold 32 / bits of them, and scales, zeros and indices hold none. */
-static uint64_t params_of(const nb_entry *e, int bits)
+/* The inputs of a GPTQ matrix, which its g_idx counts; 0 without one. */
+static uint64_t inputs_of(const nb_checkpoint *c, const char *qweight)
 {
-    if (ends(e->name, ".qweight") || ends(e->name, ".weight_packed"))
-        return bits > 0 ? e->tensor->count * (uint64_t)(32 / bits) : 0;
+    char name[256];
+    snprintf(name, sizeof name, "%.*s.g_idx", (int)(strlen(qweight) - strlen(".qweight")), qweight);
+    const nb_entry *e = nb_checkpoint_find(c, name);
+    return e ? e->tensor->count : 0;
+}
+
+/* What compressed-tensors' weight_shape says, which is data and not a header. */
+static uint64_t shape_product(const nb_entry *e)
+{
+    nb_error ignored;
+    void    *data;
+    uint64_t product = 0;
+    if (e->tensor->dtype != NB_I64 || e->tensor->count != 2 || nb_entry_read(e, &data, &ignored) != NB_OK) return 0;
+    const int64_t *shape = data;
+    if (shape[0] > 0 && shape[1] > 0 && shape[0] < 1 << 30 && shape[1] < 1 << 30) product = (uint64_t)(shape[0] * shape[1]);
+    free(data);
+    return product;
+}
+
+/* Weights that a tensor stands for: packed words hold several, and scales, zeros and indices hold none. */
+static uint64_t params_of(const nb_checkpoint *c, const nb_entry *e, int bits)
+{
+    if (ends(e->name, ".weight_shape")) return shape_product(e);
+    if (ends(e->name, ".qweight")) {
+        uint64_t inputs = inputs_of(c, e->name), outputs = e->tensor->rank == 2 ? e->tensor->shape[1] : 0;
+        return inputs ? inputs * outputs : bits > 0 ? e->tensor->count * (uint64_t)(32 / bits) : 0;
+    }
     if (ends(e->name, ".qzeros") || ends(e->name, ".scales") || ends(e->name, ".g_idx") || ends(e->name, ".weight_scale") ||
-        ends(e->name, ".weight_zero_point") || ends(e->name, ".weight_shape") || ends(e->name, ".weight_g_idx"))
+        ends(e->name, ".weight_zero_point") || ends(e->name, ".weight_packed") || ends(e->name, ".weight_g_idx"))
         return 0;
     return e->tensor->count;
 }
@@ -102,7 +127,7 @@ static void measure(part parts[PARTS], const nb_checkpoint *c, int bits)
         const nb_entry *e = nb_checkpoint_at(c, i);
         part           *p = &parts[part_of(e->name)];
         p->tensors++;
-        p->params += params_of(e, bits);
+        p->params += params_of(c, e, bits);
         p->bytes += e->tensor->bytes;
         add_type(p->types, e->tensor->dtype_name);
     }
@@ -326,8 +351,9 @@ static void quant_words(char out[160], const nb_quant_config *q)
     }
     char group[32];
     snprintf(group, sizeof group, q->group > 0 ? "groups of %d" : "one group a row", q->group);
-    snprintf(out, 160, "%s%s, %d bits, %s, %s%s", method_name(q->method), q->v2 ? " v2" : "", q->bits, group,
-             q->sym ? "symmetric" : "asymmetric", q->desc_act ? ", act-order" : "");
+    int used = snprintf(out, 160, "%s%s, %d bits, %s, %s%s", method_name(q->method), q->v2 ? " v2" : "", q->bits, group,
+                        q->sym ? "symmetric" : "asymmetric", q->desc_act ? ", act-order" : "");
+    if (q->more_count) snprintf(out + used, 160 - (size_t)used, "; %d more scheme%s", q->more_count, q->more_count > 1 ? "s" : "");
 }
 
 static void text_report(const facts *f, const nb_table *parts, nb_buf *out)
@@ -439,6 +465,7 @@ static void json_report(const facts *f, const nb_table *parts, const nb_table *t
         nb_emit_bool(&e, "sym", c->quant.sym);
         nb_emit_bool(&e, "desc_act", c->quant.desc_act);
         nb_emit_bool(&e, "v2", c->quant.v2);
+        nb_emit_int(&e, "more_schemes", c->quant.more_count);
     }
     nb_emit_close(&e);
     nb_emit_open(&e, "tensor_parallel", '{');

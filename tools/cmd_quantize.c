@@ -19,9 +19,9 @@ enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, 
 
 /* The order of the choices below. */
 const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN};
-const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2};
+const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2, NB_FORMAT_CT, NB_FORMAT_CT};
 const nb_act_order nb_quantize_orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
-const int          nb_quantize_bits[] = {4, 8};
+const int          nb_quantize_bits[] = {4, 8}, nb_quantize_vision[] = {0, 8, 4}, nb_quantize_head[] = {0, 8};
 enum { PROPAGATE_QUANTIZED };
 
 #define AT(field) .at = offsetof(nb_quantize_flags, field)
@@ -40,11 +40,27 @@ static const nb_arg quantize_args[] = {
      .min = -1, .max = 1 << 20, .text = "128", .group = "Result",
      .help = "weights that share a scale; -1 is a whole row"},
     {.name = "sym", .aliases = "symmetric,w-sym,quant-sym,!asym,!zero-point", .type = NB_ARG_BOOL, AT(sym),
-     .shown = "--sym for gptq, --asym for awq, by the format for rtn", .group = "Result",
+     .shown = "--asym for the awq format without --method gptq, else --sym", .group = "Result",
      .help = "symmetric range without zero points; --asym is the opposite"},
-    {.name = "format", .aliases = "checkpoint-format", .type = NB_ARG_CHOICE, AT(format), .choices = "awq|gptq|gptq_v2",
-     .text = "awq", .shown = "awq for awq, gptq otherwise", .group = "Result",
-     .help = "layout of the files; vLLM, SGLang and transformers read awq and gptq"},
+    {.name = "format", .aliases = "checkpoint-format", .type = NB_ARG_CHOICE, AT(format), .choices = "awq|gptq|gptq_v2|compressed-tensors|ct",
+     .text = "awq", .shown = "awq for awq, gptq otherwise, compressed-tensors where those cannot hold it", .group = "Result",
+     .help = "layout of the files; vLLM, SGLang and transformers read awq, gptq and compressed-tensors (ct)"},
+    {.name = "keep", .aliases = "ignore-layers", .type = NB_ARG_STRINGS, AT(keep), .metavar = "RE", .group = "Result",
+     .help = "leave matrices float whose name (model.layers.0.mlp.down_proj) holds a match of RE; q, k and v go together, gate and up too"},
+    {.name = "set", .type = NB_ARG_STRINGS, AT(set), .metavar = "RE=BITS[:GROUP]", .group = "Result",
+     .help = "other bits, and another group size, for matrices whose name holds a match of RE; the last --set that matches counts"},
+    {.name = "target-size", .type = NB_ARG_SIZE, AT(target_size), .min = 1, .max = 9e15, .group = "Result",
+     .help = "size of the result: 8 bits or float go to the matrices that lose most by --bits, as far as it allows"},
+    {.name = "target-bpw", .type = NB_ARG_NUMBER, AT(target_bpw), .min = 1, .max = 32, .group = "Result",
+     .help = "the same for bits a weight of the decoder layers, scales included"},
+    {.name = "target-kl", .type = NB_ARG_NUMBER, AT(target_kl), .min = 1e-9, .max = 100, .group = "Result",
+     .help = "the same for a divergence from the original, foretold from one that is measured with plain rounding"},
+    {.name = "vision", .type = NB_ARG_CHOICE, AT(vision), .choices = "keep|int8|int4", .text = "keep", .group = "Result",
+     .help = "linear layers of the vision tower, rounded without calibration; needs compressed-tensors"},
+    {.name = "lm-head", .type = NB_ARG_CHOICE, AT(lm_head), .choices = "keep|int8", .text = "keep", .group = "Result",
+     .help = "output head; one that is tied to the embedding gets weights of its own; needs compressed-tensors"},
+    {.name = "embeddings", .type = NB_ARG_CHOICE, AT(embeddings), .choices = "keep|int8", .text = "keep", .group = "Result",
+     .help = "token embedding; needs compressed-tensors"},
     {.name = "shard-size", .aliases = "max-shard-size,export-size", .type = NB_ARG_SIZE, AT(shard_size), .min = 1e6,
      .max = 9e15, .text = "4GB", .group = "Result", .advanced = true, .help = "size of a file at most"},
     {.name = "force", .aliases = "overwrite", .type = NB_ARG_BOOL, AT(force), .group = "Result", .transient = true,
@@ -149,8 +165,10 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         if (s != NB_OK) return s;
     }
     nb_method method = nb_quantize_methods[opt->method];
+    bool outer = opt->vision || opt->lm_head || opt->embeddings, mixed_awq = method == NB_METHOD_AWQ && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
     if (!nb_args_given(args, "format"))
-        NB_TRY(nb_args_suggest(args, "format", method == NB_METHOD_AWQ ? "awq" : "gptq", why, err));
+        NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : method == NB_METHOD_AWQ ? "awq" : "gptq",
+                               why, err));
     if (!nb_args_given(args, "sym")) {
         bool sym = method == NB_METHOD_GPTQ || nb_quantize_formats[opt->format] != NB_FORMAT_AWQ;
         NB_TRY(nb_args_suggest(args, "sym", sym ? "true" : "false", why, err));
@@ -249,6 +267,12 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->method = nb_quantize_methods[opt->method];
     q->grid = (nb_grid){.bits = nb_quantize_bits[opt->bits], .group = opt->group > 0 ? (int)opt->group : 0, .sym = opt->sym};
     q->format = nb_quantize_formats[opt->format];
+    q->vision = nb_quantize_vision[opt->vision];
+    q->head = nb_quantize_head[opt->lm_head];
+    q->target_bytes = opt->target_size;
+    q->target_bpw = opt->target_bpw;
+    q->target_kl = opt->target_kl;
+    q->embeddings = nb_quantize_head[opt->embeddings];
     q->awq_points = (int)opt->grid;
     q->awq_duo = opt->duo;
     q->awq_clip = opt->clip;
@@ -334,12 +358,19 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_buf              recipe = {0};
     nb_meter            meter;
     nb_lora            *loras = NULL;
+    nb_choice_rule     *rules = NULL;
+    size_t              rule_count = 0;
     nb_plan             plan;
     char               *spool = NULL;
     nb_status           s = settle(args, opt, err);
     if (s == NB_OK) s = check(opt, err);
     if (s == NB_OK) s = settle_pixels(args, opt, err);
     if (s == NB_OK) s = fill(&q, opt, err);
+    if (s == NB_OK) s = nb_quantize_rules(&rules, &rule_count, &opt->keep, &opt->set, err);
+    if (s == NB_OK) {
+        q.rules = rules;
+        q.rule_count = rule_count;
+    }
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
@@ -360,6 +391,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, opt, args, recipe.data, err);
     nb_quantize_report_free(&report);
     free_loras(loras, opt->lora.count);
+    nb_quantize_free_rules(rules, rule_count);
     nb_buf_free(&recipe);
     free(spool);
     nb_session_close(&session);
@@ -371,7 +403,7 @@ const nb_command nb_command_quantize = {
     .summary = "make an int4 or int8 checkpoint from a float one and chats",
     .usage = "MODEL --out DIR --data FILE [flags]",
     .about = "Calibrates on your conversations, layer by layer, and writes a checkpoint whose decoder layers are int4 "
-             "or int8; the vision tower, embedding and head stay as they are. The result loads here, in vLLM, SGLang "
+             "or int8; the vision tower, embedding and head stay as they are, unless told otherwise. The result loads here, in vLLM, SGLang "
              "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
              "padded.\n\n"
              "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves its finished "

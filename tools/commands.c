@@ -109,6 +109,6 @@ int nb_program(int argc, char *const *argv)
     }
     if (s == NB_OK) return 0;
     int code = s == NB_ERR_STOPPED && nb_stop_signal() == SIGINT ? 130 : nb_status_exit_code(s);
-    nb_print_error(&err, code, json);
+    if (err.text[0]) nb_print_error(&err, code, json); /* without words: the command's own report says it */
     return code;
 }

@@ -13,6 +13,11 @@
     X(chat)            \
     X(data)            \
     X(quantize)        \
+    X(export)          \
+    X(serve)           \
+    X(verify)          \
+    X(diff)            \
+    X(trace)           \
     X(eval)            \
     X(bench)           \
     X(synth)

@@ -24,6 +24,8 @@ for kind in "awq-int4 awq 4" "gptq-int4 gptq 4" "gptq-int8 gptq 8"; do
     set -- $kind
     "$nibble" quantize "$demo/model" --out "$out/$1" --method "$2" --bits "$3" --data "$demo/calib/chat.jsonl" --samples 128
     echo
+    "$nibble" verify "$out/$1" --deep --tp 1,2
+    echo
 done
 
 models="$demo/model $out/gptq-int8 $out/awq-int4 $out/gptq-int4"

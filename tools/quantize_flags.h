@@ -15,8 +15,10 @@ typedef struct {
     double      damp, damp_max, mse;
     bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
     const char *data, *dataset_info, *modality_weights;
-    nb_strings  lora;
-    uint64_t    shard_size, max_ram, max_vram;
+    nb_strings  lora, keep, set;
+    int         vision, lm_head, embeddings;
+    uint64_t    shard_size, max_ram, max_vram, target_size;
+    double      target_bpw, target_kl;
     const char *spool;
     int64_t     spool_zstd;
 } nb_quantize_flags;
@@ -26,6 +28,11 @@ extern const nb_method    nb_quantize_methods[];
 extern const nb_format    nb_quantize_formats[];
 extern const nb_act_order nb_quantize_orders[];
 extern const int          nb_quantize_bits[];
+extern const int          nb_quantize_vision[], nb_quantize_head[]; /* bits, 0: float; the embedding's are the head's */
+
+/* --keep and --set as rules [*count], in the order of each; free with nb_quantize_free_rules. */
+nb_status nb_quantize_rules(nb_choice_rule **out, size_t *count, const nb_strings *keep, const nb_strings *set, nb_error *err);
+void      nb_quantize_free_rules(nb_choice_rule *rules, size_t count);
 
 /* Warnings to stderr, the report as text or JSON to stdout. */
 nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,

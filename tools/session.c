@@ -162,13 +162,16 @@ nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags,
     return NB_OK;
 }
 
+nb_dtype nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags)
+{
+    bool f32 = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32);
+    return f32 ? NB_F32 : NB_BF16;
+}
+
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err)
 {
-    nb_dtype kv = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32)
-                      ? NB_F32
-                      : NB_BF16;
     nb_engine_options options = {.max_tokens = max_tokens, .chunk = (size_t)flags->chunk, .max_sequences = max_sequences,
-                                 .kv_type = kv};
+                                 .kv_type = nb_session_kv_type(s, flags)};
     return nb_engine_new(&s->engine, s->model, &options, err);
 }
 

@@ -74,6 +74,7 @@ typedef struct {
 nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error *err);
 /* Open a checkpoint directory; its notes are printed as warnings.  flags: nb_model_open's. */
 nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags, nb_error *err);
+nb_dtype  nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags); /* what --kv-cache-dtype comes to */
 /* max_tokens, max_sequences: 0 for the engine's own. */
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);
 void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */

@@ -78,6 +78,7 @@ void nb_engine_free(nb_engine *e)
 const nb_model *nb_engine_model(const nb_engine *e) { return e->model; }
 size_t nb_engine_kv_bytes(const nb_engine *e) { return nb_pages_look(e->pages).committed * e->page_bytes; }
 nb_dtype nb_engine_kv_type(const nb_engine *e) { return e->options.kv_type; }
+void nb_engine_watch(nb_engine *e, nb_see *see, void *context) { nb_scratch_watch(e->scratch, see, context); }
 size_t nb_engine_capacity(const nb_engine *e) { return e->max_pages * NB_KV_PAGE; }
 bool   nb_engine_could_fit(const nb_engine *e, size_t tokens) { return nb_pages_for(tokens) <= e->max_pages; }
 bool   nb_engine_fits(const nb_engine *e, size_t tokens)

@@ -34,6 +34,7 @@ void      nb_engine_free(nb_engine *e); /* its sequences first */
 const nb_model *nb_engine_model(const nb_engine *e);
 size_t    nb_engine_kv_bytes(const nb_engine *e); /* committed now */
 nb_dtype  nb_engine_kv_type(const nb_engine *e);
+void      nb_engine_watch(nb_engine *e, nb_see *see, void *context); /* the decoder's rows of all coming steps; NULL: nobody */
 
 typedef struct {
     nb_pages_stats pages;

@@ -138,8 +138,9 @@ static int32_t draw(nb_sampler *s, const float *logits)
     return s->candidates[n - 1].id;
 }
 
-/* Insertion into a short sorted list; ids come in ascending order, so that equal ones stay in it. */
-static void log_probabilities(nb_logprobs *out, const float *logits, int vocab, int top)
+/* The `top` largest by insertion into a short sorted list; ids come in ascending order, so that equal ones stay in it.  Returns the log
+ * of the sum of all exponentials. */
+static double log_probabilities(nb_logprobs *out, const float *logits, int vocab, int top)
 {
     double all = log_sum_exp(logits, vocab, logits[argmax(logits, vocab)]);
     out->count = 0;
@@ -152,7 +153,7 @@ static void log_probabilities(nb_logprobs *out, const float *logits, int vocab, 
         out->top[at] = (nb_token_logprob){ i, logits[i] };
     }
     for (int i = 0; i < out->count; i++) out->top[i].logprob = (float)(out->top[i].logprob - all);
-    out->chosen = (nb_token_logprob){ -1, (float)-all }; /* its logit is added once it is known */
+    return all;
 }
 
 static void adjust(const nb_sampler *s, float *logits, const nb_sampler_step *step)
@@ -180,8 +181,9 @@ int32_t nb_sampler_next(nb_sampler *s, float *logits, const nb_sampler_step *ste
 {
     const nb_sampling *o = &s->options;
     nb_logprobs       *wanted = step ? step->logprobs : NULL;
+    double             all = 0;
     if (wanted) {
-        log_probabilities(wanted, logits, s->vocab, step->top < NB_TOP_LOGPROBS ? step->top : NB_TOP_LOGPROBS);
+        all = log_probabilities(wanted, logits, s->vocab, step->top < NB_TOP_LOGPROBS ? step->top : NB_TOP_LOGPROBS);
         if (!s->raw) s->raw = malloc((size_t)s->vocab * sizeof *s->raw);
         if (s->raw) memcpy(s->raw, logits, (size_t)s->vocab * sizeof *s->raw);
     }
@@ -196,7 +198,7 @@ int32_t nb_sampler_next(nb_sampler *s, float *logits, const nb_sampler_step *ste
     }
     if (wanted) {
         wanted->chosen.id = id;
-        wanted->chosen.logprob = s->raw ? wanted->chosen.logprob + s->raw[id] : NAN;
+        wanted->chosen.logprob = s->raw ? (float)(s->raw[id] - all) : NAN;
     }
     if (!(logits[id] > -INFINITY)) return -1;
     if (s->seen) s->seen[id] = 1;

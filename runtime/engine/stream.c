@@ -191,7 +191,9 @@ static bool accept(nb_stream *s, int32_t id, const nb_logprobs *logprobs)
     if (s->options.on_token) s->options.on_token(s->options.context, id, logprobs);
     nb_detok_push(&s->detok, id, &s->pending);
     bool last = s->answer.ids.count >= (size_t)s->options.max_new_tokens;
-    put_text(s, last);
+    bool complete = s->options.grammar && nb_grammar_must_end(s->options.grammar);
+    put_text(s, last || complete);
+    if (complete) finish(s, NB_FINISH_STOP);
     if (s->finished) finish(s, s->answer.finish);
     else if (last) finish(s, NB_FINISH_LENGTH);
     if (s->pending.failed || s->answer.text.failed) fail(s, NB_ERR_MEMORY, "out of memory for the answer");
@@ -205,8 +207,15 @@ static nb_status on_logits(void *context, nb_sequence *sequence, size_t row, flo
     int32_t         never[64];
     nb_sampler_step step = { .banned = never, .logprobs = s->options.logprobs ? &logprobs : NULL, .top = s->options.top_logprobs };
     if (s->finished) return NB_OK;
-    step.banned_count = banned(s, never);
+    if (s->options.grammar) {
+        step.allowed = nb_grammar_allowed(s->options.grammar);
+        if (!step.allowed) return fail(s, NB_ERR_MEMORY, "the form that is asked for takes more memory than there is for it");
+    } else {
+        step.banned_count = banned(s, never);
+    }
     int32_t id = nb_sampler_next(s->sampler, logits, &step);
+    if (id >= 0 && s->options.grammar && !nb_grammar_accept(s->options.grammar, id))
+        return fail(s, NB_ERR_DIFFERENT, "a token that the form does not allow was chosen; this is a bug in nibble");
     if (id < 0) return fail(s, NB_ERR_INPUT, "the model computed no usable number for the next token (NaN): its weights or the KV memory are damaged");
     bool guessed = row + 1 < nb_sequence_length(sequence);
     bool right = guessed && nb_sequence_ids(sequence)[row + 1] == id;

@@ -3,6 +3,7 @@
 #define NB_STREAM_H
 
 #include "runtime/engine/engine.h"
+#include "runtime/engine/grammar.h"
 
 typedef enum { NB_FINISH_STOP, NB_FINISH_LENGTH, NB_FINISH_CANCELLED, NB_FINISH_FAILED } nb_finish;
 
@@ -18,6 +19,7 @@ typedef struct {
     int          stop_id_count;
     int          draft;         /* tokens guessed at a time from what the text repeats, and checked by the model: the same answer in
                                  * fewer steps; 0: none */
+    nb_grammar  *grammar;       /* the form that the answer must have, at its beginning (borrowed); NULL: any */
     bool         logprobs;      /* on_token gets them, with the `top_logprobs` best */
     int          top_logprobs;
     nb_visual *const *visual;   /* as in nb_sequence_options */

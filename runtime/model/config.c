@@ -179,6 +179,51 @@ static nb_status read_group(const cJSON *q, const char *key, const char *alias, 
     return NB_OK;
 }
 
+/* A scheme that some matrices have; the first one of a file that names no other is the main one. */
+static nb_status add_scheme(nb_quant_config *out, const nb_quant_scheme *s, const char *where, nb_error *err)
+{
+    if (s->bits != 4 && s->bits != 8)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %d bits (4 and 8 are supported)", where, s->bits);
+    if (out->bits == s->bits && out->group == s->group && out->sym == s->sym && out->desc_act == s->desc_act) return NB_OK;
+    for (int i = 0; i < out->more_count; i++)
+        if (!memcmp(&out->more[i], s, sizeof *s)) return NB_OK;
+    if (out->more_count == NB_QUANT_SCHEMES)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: more than %d schemes", where, NB_QUANT_SCHEMES);
+    out->more[out->more_count++] = *s;
+    return NB_OK;
+}
+
+static nb_status read_ct_group(nb_quant_config *out, const cJSON *group, const char *where, nb_error *err)
+{
+    const cJSON    *w = nb_json_find(group, "weights");
+    nb_quant_scheme s;
+    memset(&s, 0, sizeof s); /* compared as bytes */
+    if (!cJSON_IsObject(w)) return nb_fail(err, NB_ERR_INPUT, "%s: config_groups.%s.weights is missing", where, group->string);
+    int64_t     bits = 0;
+    const char *strategy = "group", *order = NULL, *type = "int";
+    s.sym = true;
+    NB_TRY(nb_json_get_int(w, "num_bits", 1, 32, &bits, where, err));
+    NB_TRY(nb_json_opt_bool(w, "symmetric", &s.sym, where, err));
+    NB_TRY(nb_json_opt_string(w, "strategy", &strategy, where, err));
+    NB_TRY(nb_json_opt_string(w, "type", &type, where, err));
+    if (cJSON_IsString(nb_json_find(w, "actorder"))) NB_TRY(nb_json_opt_string(w, "actorder", &order, where, err));
+    s.bits = (int)bits;
+    s.desc_act = order && (!strcmp(order, "group") || !strcmp(order, "dynamic"));
+    if (strcmp(type, "int")) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: weights of type '%s' (int is read)", where, type);
+    if (!strcmp(strategy, "group"))
+        NB_TRY(read_group(w, "group_size", NULL, &s.group, where, err));
+    else if (strcmp(strategy, "channel"))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: strategy '%s' (group and channel are read)", where, strategy);
+    if (nb_json_find(group, "input_activations"))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: quantised activations are not supported, only weights", where);
+    if (out->bits) return add_scheme(out, &s, where, err);
+    out->bits = s.bits;
+    out->group = s.group;
+    out->sym = s.sym;
+    out->desc_act = s.desc_act;
+    return NB_OK;
+}
+
 static nb_status read_compressed_tensors(nb_quant_config *out, const cJSON *q, const char *where, nb_error *err)
 {
     out->method = NB_QUANT_CT;
@@ -187,24 +232,33 @@ static nb_status read_compressed_tensors(nb_quant_config *out, const cJSON *q, c
     const cJSON *groups = nb_json_find(q, "config_groups");
     if (strcmp(format, "pack-quantized"))
         return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: compressed-tensors format '%s' (pack-quantized is read)", where, format);
-    if (!cJSON_IsObject(groups) || cJSON_GetArraySize(groups) != 1)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: config_groups must hold exactly one group", where);
-    const cJSON *w = nb_json_find(groups->child, "weights");
-    if (!cJSON_IsObject(w)) return nb_fail(err, NB_ERR_INPUT, "%s: config_groups.%s.weights is missing", where, groups->child->string);
-    int64_t     bits = 0;
-    const char *strategy = "group";
-    NB_TRY(nb_json_get_int(w, "num_bits", 1, 32, &bits, where, err));
-    NB_TRY(nb_json_opt_bool(w, "symmetric", &out->sym, where, err));
-    NB_TRY(nb_json_opt_string(w, "strategy", &strategy, where, err));
-    out->bits = (int)bits;
-    if (!strcmp(strategy, "channel"))
-        out->group = 0;
-    else if (!strcmp(strategy, "group"))
-        NB_TRY(read_group(w, "group_size", NULL, &out->group, where, err));
-    else
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: strategy '%s' (group and channel are read)", where, strategy);
-    if (nb_json_find(groups->child, "input_activations"))
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: quantised activations are not supported, only weights", where);
+    if (!cJSON_IsObject(groups) || !groups->child)
+        return nb_fail(err, NB_ERR_INPUT, "%s: config_groups must be an object with at least one group", where);
+    for (const cJSON *group = groups->child; group; group = group->next) NB_TRY(read_ct_group(out, group, where, err));
+    return NB_OK;
+}
+
+/* GPTQModel's overrides: a pattern to what differs for the matrices that it matches, or, with "-:", that they are float. */
+static nb_status read_dynamic(nb_quant_config *out, const cJSON *rules, const char *where, nb_error *err)
+{
+    if (!rules) return NB_OK;
+    if (!cJSON_IsObject(rules)) return nb_fail(err, NB_ERR_INPUT, "%s.dynamic is not an object", where);
+    for (const cJSON *rule = rules->child; rule; rule = rule->next) {
+        nb_quant_scheme s;
+        int64_t         bits = out->bits;
+        if (!strncmp(rule->string, "-:", 2)) continue;
+        if (!cJSON_IsObject(rule)) return nb_fail(err, NB_ERR_INPUT, "%s.dynamic['%s'] is not an object", where, rule->string);
+        memset(&s, 0, sizeof s);
+        s.group = out->group;
+        s.sym = out->sym;
+        s.desc_act = out->desc_act;
+        NB_TRY(nb_json_opt_int(rule, "bits", 1, 32, &bits, where, err));
+        NB_TRY(nb_json_opt_bool(rule, "sym", &s.sym, where, err));
+        NB_TRY(nb_json_opt_bool(rule, "desc_act", &s.desc_act, where, err));
+        if (nb_json_find(rule, "group_size")) NB_TRY(read_group(rule, "group_size", NULL, &s.group, where, err));
+        s.bits = (int)bits;
+        NB_TRY(add_scheme(out, &s, where, err));
+    }
     return NB_OK;
 }
 
@@ -236,6 +290,7 @@ static nb_status read_quantization(nb_quant_config *out, const cJSON *q, const c
             out->v2 = version && !strcmp(version, "gptq_v2");
             if (version && strcmp(version, "gptq") && !out->v2)
                 return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: GPTQ checkpoint_format '%s' (gptq and gptq_v2 are read)", where, version);
+            NB_TRY(read_dynamic(out, nb_json_find(q, "dynamic"), where, err));
         }
     } else {
         return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: quant_method '%s' (awq, gptq and compressed-tensors are read)", where, method);

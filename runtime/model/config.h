@@ -7,12 +7,24 @@
 
 typedef enum { NB_QUANT_NONE, NB_QUANT_AWQ, NB_QUANT_GPTQ, NB_QUANT_CT } nb_quant_method;
 
+enum { NB_QUANT_SCHEMES = 16 };
+
+/* How some of the matrices are quantized. */
+typedef struct {
+    int  bits, group;
+    bool sym, desc_act;
+} nb_quant_scheme;
+
 typedef struct {
     nb_quant_method method;
     int  bits, group; /* group -1 in the file (one group a row) is stored here as 0 */
     bool sym;
     bool desc_act;
     bool v2;          /* GPTQ zeros stored as they are */
+    /* Other schemes that the file declares for some matrices (GPTQ's dynamic, compressed-tensors' groups).  Which matrix has which
+     * is read off its tensors: their sizes tell. */
+    int             more_count;
+    nb_quant_scheme more[NB_QUANT_SCHEMES];
 } nb_quant_config;
 
 typedef struct {

@@ -159,6 +159,8 @@ struct nb_scratch {
     float        *act;     /* [rows, intermediate] */
     float        *cos, *sin; /* [rows, head_dim / 2] */
     float        *table;   /* host, the same */
+    nb_see       *see;     /* NULL: nobody watches */
+    void         *see_context;
 };
 
 nb_status nb_scratch_new(nb_scratch **out, const nb_model *model, size_t rows, nb_error *err)
@@ -209,6 +211,12 @@ void nb_scratch_free(nb_scratch *s)
 
 size_t nb_scratch_rows(const nb_scratch *s) { return s->rows; }
 
+void nb_scratch_watch(nb_scratch *s, nb_see *see, void *context)
+{
+    s->see = see;
+    s->see_context = context;
+}
+
 void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *position, size_t stride, size_t rows)
 {
     size_t n = rows * ((size_t)model->config.head_dim / 2);
@@ -220,6 +228,26 @@ void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *positi
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
 
+/* A product that is about to be added to the residual stream, by itself: in the place of the normed rows, which are used up. */
+static void show_product(const nb_model *model, nb_scratch *s, nb_see_point point, int layer, const float *x, size_t ld, size_t rows,
+                         const nb_matrix *w)
+{
+    size_t hidden = (size_t)model->config.hidden;
+    if (!s->see) return;
+    model->ops.matmul(&model->ops, s->norm, hidden, x, ld, rows, w, NULL, false);
+    s->see(s->see_context, point, layer, s->norm, hidden, rows, model->config.hidden);
+}
+
+static void show_heads(const nb_scratch *s, int layer, size_t q, size_t kv, size_t rows)
+{
+    size_t wide = q + 2 * kv;
+    if (!s->see) return;
+    s->see(s->see_context, NB_SEE_Q, layer, s->qkv, wide, rows, (int)q);
+    s->see(s->see_context, NB_SEE_K, layer, s->qkv + q, wide, rows, (int)kv);
+    s->see(s->see_context, NB_SEE_V, layer, s->qkv + q + kv, wide, rows, (int)kv);
+    s->see(s->see_context, NB_SEE_ATTENTION, layer, s->attn, q, rows, (int)q);
+}
+
 void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, const nb_attn *attn, const nb_span *spans,
                       size_t span_count, float *x, size_t rows, nb_tap *tap, void *tap_context)
 {
@@ -227,14 +255,18 @@ void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, c
     const nb_ops    *ops = &model->ops;
     size_t hidden = (size_t)c->hidden, inner = (size_t)c->intermediate, q = (size_t)c->heads * c->head_dim,
            kv = (size_t)c->kv_heads * c->head_dim, wide = q + 2 * kv;
+    int number = s->see ? (int)(l - model->layers) : 0; /* who watches runs the layers of the model itself */
 
+    if (s->see) s->see(s->see_context, NB_SEE_INPUT, number, x, hidden, rows, c->hidden);
     ops->rmsnorm(ops, s->norm, x, l->input_norm, rows, c->hidden, c->rms_eps);
     if (tap && !tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden)) return;
     ops->matmul(ops, s->qkv, wide, s->norm, hidden, rows, &l->qkv, l->qkv_bias, false);
     ops->rope(ops, s->qkv, wide, rows, c->heads + c->kv_heads, c->head_dim, s->cos, s->sin); /* q and k lie side by side */
     ops->kv_store(ops, attn, spans, span_count, s->qkv + q, s->qkv + q + kv, wide);
     ops->attend(ops, attn, spans, span_count, s->attn, q, s->qkv, wide);
+    show_heads(s, number, q, kv, rows);
     if (tap && !tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q)) return;
+    show_product(model, s, NB_SEE_ATTN_OUT, number, s->attn, q, rows, &l->o);
     ops->matmul(ops, x, hidden, s->attn, q, rows, &l->o, NULL, true);
 
     ops->rmsnorm(ops, s->norm, x, l->post_norm, rows, c->hidden, c->rms_eps);
@@ -242,6 +274,7 @@ void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, c
     ops->matmul(ops, s->gate_up, 2 * inner, s->norm, hidden, rows, &l->gate_up, NULL, false);
     ops->gate(ops, s->act, s->gate_up, rows, c->intermediate, NB_ACT_SILU);
     if (tap && !tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate)) return;
+    show_product(model, s, NB_SEE_MLP_OUT, number, s->act, inner, rows, &l->down);
     ops->matmul(ops, x, hidden, s->act, inner, rows, &l->down, NULL, true);
 }
 
@@ -250,6 +283,8 @@ void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x, size_
     const nb_ops    *ops = &model->ops;
     const nb_config *c = &model->config;
     const nb_matrix *head = c->tied ? &model->embed : &model->head;
+    if (s->see) s->see(s->see_context, NB_SEE_LAST, c->layers, x, (size_t)c->hidden, rows, c->hidden);
     ops->rmsnorm(ops, s->norm, x, model->norm, rows, c->hidden, c->rms_eps);
+    if (s->see) s->see(s->see_context, NB_SEE_NORM, c->layers, s->norm, (size_t)c->hidden, rows, c->hidden);
     ops->matmul(ops, logits, (size_t)c->vocab, s->norm, (size_t)c->hidden, rows, head, NULL, false);
 }

@@ -6,7 +6,8 @@
  *   GPTQ       qweight I32 [k*bits/32, n]: fields along k; qzeros I32 [groups, n*bits/32]: fields along n, stored minus one
  *              in v1; scales [groups, n]; g_idx I32 [k], optional
  *   compressed-tensors   weight_packed I32 [n, ceil(k*bits/32)]: fields along k, value + 2^(bits-1); weight_scale [n, groups];
- *              weight_zero_point I32 [ceil(n*bits/32), groups] when asymmetric: fields along n
+ *              weight_zero_point I32 [ceil(n*bits/32), groups] when asymmetric: fields along n;  weight_g_idx I32 [k] when inputs
+ *              were ordered across groups
  */
 #include "runtime/model/linear.h"
 
@@ -33,7 +34,8 @@ typedef struct {
     const nb_checkpoint   *checkpoint;
     const nb_quant_config *q;
     const char            *prefix;
-    int                    n, k, bits, groups;
+    int                    n, k, bits, group, groups;
+    bool                   sym, desc_act;
     nb_linear             *out;
 } reading;
 
@@ -116,24 +118,24 @@ static nb_status read_awq(reading *r, nb_error *err)
     return read_scales_transposed(r, err);
 }
 
-static nb_status read_g_idx(reading *r, nb_error *err)
+static nb_status read_g_idx(reading *r, const char *suffix, nb_error *err)
 {
-    if (!present(r, "g_idx"))
-        return !r->q->desc_act ? NB_OK
-                               : nb_fail(err, NB_ERR_INPUT, "%s: config.json says desc_act, but there is no %s.g_idx", r->prefix, r->prefix);
+    if (!present(r, suffix))
+        return !r->desc_act ? NB_OK
+                            : nb_fail(err, NB_ERR_INPUT, "%s: config.json says %s, but there is no %s.%s", r->prefix,
+                                      r->q->method == NB_QUANT_CT ? "actorder group" : "desc_act", r->prefix, suffix);
     void *data;
-    NB_TRY(fetch(r, "g_idx", NB_I32, (uint64_t)r->k, 0, &data, err));
+    NB_TRY(fetch(r, suffix, NB_I32, (uint64_t)r->k, 0, &data, err));
     const int32_t *g = data;
     bool           trivial = true;
-    int            group = r->q->group ? r->q->group : r->k;
     for (int i = 0; i < r->k; i++) {
         if (g[i] < 0 || g[i] >= r->groups) {
-            nb_status status = nb_fail(err, NB_ERR_INPUT, "%s: %s.g_idx: element %d is %d, there are %d groups",
-                                       nb_checkpoint_path(r->checkpoint), r->prefix, i, g[i], r->groups);
+            nb_status status = nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: element %d is %d, there are %d groups",
+                                       nb_checkpoint_path(r->checkpoint), r->prefix, suffix, i, g[i], r->groups);
             free(data);
             return status;
         }
-        trivial = trivial && g[i] == i / group;
+        trivial = trivial && g[i] == i / r->group;
     }
     if (trivial)
         free(data);
@@ -166,7 +168,7 @@ static nb_status read_gptq(reading *r, nb_error *err)
         }
     free(zeros);
     NB_TRY(read_scales_transposed(r, err));
-    return read_g_idx(r, err);
+    return read_g_idx(r, "g_idx", err);
 }
 
 static nb_status read_ct(reading *r, nb_error *err)
@@ -176,8 +178,6 @@ static nb_status read_ct(reading *r, nb_error *err)
     unsigned half = 1u << (r->bits - 1);
     void    *words = NULL, *zeros = NULL;
     void    *shape = NULL;
-    if (present(r, "weight_g_idx"))
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s.weight_g_idx: compressed-tensors with activation order 'group' is not read", r->prefix);
     NB_TRY(fetch(r, "weight_shape", NB_I64, 2, 0, &shape, err));
     int64_t n = ((int64_t *)shape)[0], k = ((int64_t *)shape)[1];
     free(shape);
@@ -197,7 +197,7 @@ static nb_status read_ct(reading *r, nb_error *err)
             for (int g = 0; g < r->groups; g++)
                 r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[(size_t)(o / per) * r->groups + g], r->bits, o % per);
         free(zeros);
-    } else if (!r->q->sym) {
+    } else if (!r->sym) {
         return nb_fail(err, NB_ERR_INPUT, "%s: config.json says asymmetric, but there is no %s.weight_zero_point", r->prefix, r->prefix);
     } else {
         memset(r->out->zeros, (int)half, (size_t)r->n * r->groups);
@@ -206,15 +206,60 @@ static nb_status read_ct(reading *r, nb_error *err)
     NB_TRY(fetch_f32(r, "weight_scale", (uint64_t)r->n, (uint64_t)r->groups, &scales, err));
     memcpy(r->out->scales, scales, (size_t)r->n * r->groups * sizeof *scales);
     free(scales);
+    return read_g_idx(r, "weight_g_idx", err);
+}
+
+static uint64_t dimension(const reading *r, const char *suffix, int d)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.%s", r->prefix, suffix);
+    const nb_entry *e = nb_checkpoint_find(r->checkpoint, name);
+    return e && d < e->tensor->rank ? e->tensor->shape[d] : 0;
+}
+
+/* Whether the tensors have the sizes that a scheme gives them. */
+static bool fits(const reading *r, const nb_quant_scheme *s)
+{
+    uint64_t group = s->group ? (uint64_t)s->group : (uint64_t)r->k, groups = ((uint64_t)r->k + group - 1) / group;
+    uint64_t per = 32 / (uint64_t)s->bits, words = ((uint64_t)r->k + per - 1) / per;
+    if (r->q->method == NB_QUANT_CT)
+        return dimension(r, "weight_packed", 1) == words && dimension(r, "weight_scale", 1) == groups &&
+               present(r, "weight_zero_point") == !s->sym && (!s->desc_act || present(r, "weight_g_idx"));
+    return dimension(r, "qweight", 0) == words && dimension(r, "scales", 0) == groups;
+}
+
+static void take_scheme(reading *r, const nb_quant_scheme *s)
+{
+    r->bits = s->bits;
+    r->sym = s->sym;
+    r->desc_act = s->desc_act;
+    r->group = s->group ? s->group : r->k;
+    r->groups = (r->k + r->group - 1) / r->group;
+}
+
+/* The scheme of this matrix.  Where none fits it is the main one, whose sizes the errors then speak of. */
+static nb_status find_scheme(reading *r, nb_error *err)
+{
+    const nb_quant_scheme main = {r->q->bits, r->q->group, r->q->sym, r->q->desc_act};
+    bool                  found = r->q->more_count > 0 && r->q->method != NB_QUANT_AWQ && fits(r, &main);
+    take_scheme(r, &main);
+    for (int i = 0; i < r->q->more_count && r->q->method != NB_QUANT_AWQ; i++) {
+        const nb_quant_scheme *s = &r->q->more[i];
+        if (!fits(r, s)) continue;
+        int group = s->group ? s->group : r->k;
+        if (found && group != r->group && r->groups > 1)
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: config.json speaks of groups of %d and of %d, and the sizes of its tensors fit both",
+                           r->prefix, r->group, group);
+        if (!found) take_scheme(r, s);
+        found = true;
+    }
     return NB_OK;
 }
 
 static nb_status read_quantized(reading *r, nb_error *err)
 {
     nb_linear *l = r->out;
-    r->bits = r->q->bits;
-    int group = r->q->group ? r->q->group : r->k;
-    r->groups = (r->k + group - 1) / group;
+    NB_TRY(find_scheme(r, err));
     NB_TRY(nb_alloc(&l->codes, (size_t)r->n * r->k, 1, r->prefix, err));
     NB_TRY(nb_alloc(&l->zeros, (size_t)r->n * r->groups, 1, r->prefix, err));
     NB_TRY(nb_alloc(&l->scales, (size_t)r->n * r->groups, sizeof *l->scales, r->prefix, err));
@@ -226,7 +271,7 @@ static nb_status read_quantized(reading *r, nb_error *err)
         return nb_fail(err, NB_ERR_INPUT, "%s: %s is quantized but config.json has no quantization_config",
                        nb_checkpoint_path(r->checkpoint), r->prefix);
     }
-    l->weights = (nb_weights){ .kind = r->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = r->n, .k = r->k, .group = group,
+    l->weights = (nb_weights){ .kind = r->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = r->n, .k = r->k, .group = r->group,
                                .codes = l->codes, .scales = l->scales, .zeros = l->zeros, .g_idx = l->g_idx };
     return NB_OK;
 }

@@ -15,7 +15,8 @@ typedef struct {
     float     *bias;    /* [n] or NULL */
 } nb_linear;
 
-/* Read layer `prefix` ("model.layers.0.self_attn.q_proj") with n outputs and k inputs.  Quantised when the checkpoint holds
+/* Of the schemes that q declares, a matrix has the one that its tensors fit.
+ * Read layer `prefix` ("model.layers.0.self_attn.q_proj") with n outputs and k inputs.  Quantised when the checkpoint holds
  * prefix.qweight or prefix.weight_packed, float when it holds prefix.weight; anything else is an error that says what is
  * missing.  bias_wanted: 1 must be there, 0 must not, -1 either. */
 nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,

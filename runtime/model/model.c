@@ -10,27 +10,14 @@
 #include "runtime/model/rope.h"
 #include "runtime/model/visual.h"
 
-/* A float matrix that is not one of the decoder's linears (embedding, head). */
-static nb_status find_table(const nb_entry **e, const nb_model *model, const char *name, nb_error *err)
-{
-    const nb_config *c = &model->config;
-    NB_TRY(nb_checkpoint_get(model->checkpoint, name, 2, (uint64_t[]){ (uint64_t)c->vocab, (uint64_t)c->hidden }, e, err));
-    nb_dtype type = (*e)->tensor->dtype;
-    if (type == NB_F32 || type == NB_BF16 || type == NB_F16) return NB_OK;
-    return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path((*e)->file), name,
-                   (*e)->tensor->dtype_name);
-}
-
+/* A matrix of the vocabulary: embedding or head, float or codes. */
 static nb_status open_table(nb_matrix *out, const nb_model *model, const char *name, nb_error *err)
 {
     const nb_config *c = &model->config;
-    const nb_entry  *e;
-    void            *data;
-    NB_TRY(find_table(&e, model, name, err));
-    NB_TRY(nb_entry_read(e, &data, err));
-    nb_weights w = { .kind = NB_W_FLOAT, .n = c->vocab, .k = c->hidden, .dtype = e->tensor->dtype, .data = data };
-    nb_status  status = model->ops.pack(&model->ops, out, &w, 1, err);
-    free(data);
+    nb_linear        l;
+    NB_TRY(nb_linear_read(&l, model->checkpoint, &c->quant, name, c->vocab, c->hidden, 0, err));
+    nb_status status = model->ops.pack(&model->ops, out, &l.weights, 1, err);
+    nb_linear_free(&l);
     return status;
 }
 
@@ -65,9 +52,8 @@ static nb_status check_special_tokens(const nb_model *m, const char *directory, 
 
 static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
 {
-    nb_config      *c = &m->config;
-    const nb_entry *head;
-    const char     *directory = nb_checkpoint_path(m->checkpoint);
+    nb_config  *c = &m->config;
+    const char *directory = nb_checkpoint_path(m->checkpoint);
     NB_TRY(nb_config_open(c, directory, &m->notes, err));
     NB_TRY(nb_names_check(m->checkpoint, c, err));
     NB_TRY(nb_generation_config_open(&m->generation, directory, err));
@@ -86,11 +72,8 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     nb_rope_model_frequencies(m->inv_freq, c);
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
     NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
-    NB_TRY(open_table(&m->embed, m, "model.embed_tokens.weight", err));
-    if (!c->tied && flags & NB_OPEN_NO_HEAD)
-        NB_TRY(find_table(&head, m, "lm_head.weight", err));
-    else if (!c->tied)
-        NB_TRY(open_table(&m->head, m, "lm_head.weight", err));
+    NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
+    if (!c->tied && !(flags & NB_OPEN_NO_HEAD)) NB_TRY(open_table(&m->head, m, "lm_head", err));
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
     NB_TRY(nb_vision_open(&m->vision, m, err));
     m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);

@@ -69,11 +69,31 @@ typedef enum { NB_SITE_QKV, NB_SITE_O, NB_SITE_GATE_UP, NB_SITE_DOWN, NB_SITES }
  * o and down are added to. */
 typedef bool nb_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k);
 
+/* Rows as a forward pass has just made them, for whoever compares them with another implementation.  They are in the order in
+ * which they come; index is the block of the tower or the layer.  With somebody watching, the products that go straight into the
+ * residual stream (o, down) are computed once more by themselves; what a pass computes stays the same, bit by bit. */
+typedef enum {
+    NB_SEE_PATCHES,   /* [patches, v_dim] */
+    NB_SEE_BLOCK,     /* [patches, v_dim], behind each block */
+    NB_SEE_VISUAL,    /* [rows, hidden], behind the merger */
+    NB_SEE_INPUT,     /* [rows, hidden], of each layer; of layer 0 the embedding with the rows of pictures in place */
+    NB_SEE_Q,         /* [rows, heads head_dim], rotated */
+    NB_SEE_K,         /* [rows, kv_heads head_dim], rotated */
+    NB_SEE_V,         /* [rows, kv_heads head_dim] */
+    NB_SEE_ATTENTION, /* [rows, heads head_dim], before o */
+    NB_SEE_ATTN_OUT,  /* [rows, hidden], behind o */
+    NB_SEE_MLP_OUT,   /* [rows, hidden], behind down */
+    NB_SEE_LAST,      /* [rows, hidden], behind the last layer; only rows whose logits are wanted */
+    NB_SEE_NORM,      /* [rows, hidden], behind the last norm; the same rows */
+} nb_see_point;
+typedef void nb_see(void *context, nb_see_point point, int index, const float *x_d, size_t ld, size_t rows, int width);
+
 /* Work space for up to `rows` tokens of one layer. */
 typedef struct nb_scratch nb_scratch;
 nb_status nb_scratch_new(nb_scratch **out, const nb_model *model, size_t rows, nb_error *err);
 void      nb_scratch_free(nb_scratch *s);
 size_t    nb_scratch_rows(const nb_scratch *s);
+void      nb_scratch_watch(nb_scratch *s, nb_see *see, void *context); /* NULL: nobody */
 
 /* Fill cos/sin [rows, head_dim / 2] of the scratch from positions [3, stride] (host): position[a * stride + r]. */
 void nb_rope_prepare(const nb_model *model, nb_scratch *s, const int32_t *position, size_t stride, size_t rows);
@@ -86,10 +106,15 @@ void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x_d, siz
 
 /* Vision tower and merger: rows of patches -> [t*h*w / merge^2, hidden], malloc'd by ops->alloc into *out_d. */
 nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, float **out_d, size_t *rows, nb_error *err);
+nb_status nb_vision_watched(const nb_model *model, const nb_patches *media, float **out_d, size_t *rows, nb_see *see, void *context,
+                            nb_error *err); /* see NULL: the same as nb_vision_forward */
 /* The visual rows of all media of a prompt, one after the other: host [*rows, hidden], malloc'd; NULL when there are none. */
 nb_status nb_prompt_visual(const nb_model *model, const nb_prompt *prompt, float **out, size_t *rows, nb_error *err);
 /* Embed the prompt's tokens and put the visual rows in their places: host [count, hidden], malloc'd. */
 nb_status nb_prompt_embed(const nb_model *model, const nb_prompt *prompt, float **out, nb_error *err);
+
+/* Every tensor of the checkpoint is one that the model would read. */
+nb_status nb_names_check(const nb_checkpoint *checkpoint, const nb_config *config, nb_error *err);
 
 /* Source for nb_prompt_build. */
 nb_prompt_source nb_model_source(const nb_model *model);

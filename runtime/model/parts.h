@@ -4,9 +4,6 @@
 
 #include "runtime/model/model.h"
 
-/* Every tensor of the checkpoint is one that the model would read. */
-nb_status nb_names_check(const nb_checkpoint *checkpoint, const nb_config *config, nb_error *err);
-
 /* A vector of n floats from the checkpoint, in backend memory. */
 nb_status nb_vector_load(float **out_d, const nb_model *model, const char *name, int n, nb_error *err);
 /* Host floats to new backend memory. */

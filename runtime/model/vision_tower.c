@@ -209,7 +209,8 @@ static void block_forward(const nb_model *model, const block *b, space *s, size_
     }
 }
 
-nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, float **out, size_t *rows, nb_error *err)
+nb_status nb_vision_watched(const nb_model *model, const nb_patches *media, float **out, size_t *rows, nb_see *see, void *context,
+                            nb_error *err)
 {
     const nb_config *c = &model->config;
     const nb_ops    *ops = &model->ops;
@@ -230,7 +231,11 @@ nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, floa
         ops->upload(ops, s.sin, s.table + n * half, n * half * sizeof(float));
         ops->upload(ops, s.patches, media->rows, n * width * sizeof(float));
         ops->matmul(ops, s.x, (size_t)c->v_dim, s.patches, width, n, &v->patch, NULL, false);
-        for (int i = 0; i < v->depth; i++) block_forward(model, &v->blocks[i], &s, n, media->t);
+        if (see) see(context, NB_SEE_PATCHES, 0, s.x, (size_t)c->v_dim, n, c->v_dim);
+        for (int i = 0; i < v->depth; i++) {
+            block_forward(model, &v->blocks[i], &s, n, media->t);
+            if (see) see(context, NB_SEE_BLOCK, i, s.x, (size_t)c->v_dim, n, c->v_dim);
+        }
         ops->layernorm(ops, s.norm, s.x, v->ln_w, v->ln_b, n, c->v_dim, 1e-6f);
         for (size_t r = 0; r < *rows; r += MLP_ROWS) {
             size_t m = *rows - r < MLP_ROWS ? *rows - r : MLP_ROWS;
@@ -238,6 +243,7 @@ nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, floa
             ops->activate(ops, s.inner, m * wide, NB_ACT_GELU);
             ops->matmul(ops, *out + r * c->v_out, (size_t)c->v_out, s.inner, wide, m, &v->merge2, v->merge2_bias, false);
         }
+        if (see) see(context, NB_SEE_VISUAL, 0, *out, (size_t)c->v_out, *rows, c->v_out);
         status = ops->status(ops, err);
     }
     space_free(ops, &s);
@@ -246,4 +252,9 @@ nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, floa
         *out = NULL;
     }
     return status;
+}
+
+nb_status nb_vision_forward(const nb_model *model, const nb_patches *media, float **out, size_t *rows, nb_error *err)
+{
+    return nb_vision_watched(model, media, out, rows, NULL, NULL, err);
 }

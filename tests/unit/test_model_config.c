@@ -19,6 +19,9 @@ static nb_status open_text(nb_config *c, const char *text, nb_error *err)
     return nb_config_open(c, folder, &notes, err);
 }
 
+#define CT_GROUPS(weights) \
+    "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"config_groups\": {\"a\": {\"weights\": {" weights "}}}}"
+
 static void test_layouts(void **state)
 {
     (void)state;
@@ -85,7 +88,7 @@ static void test_quantization(void **state)
     char      text[2048];
     struct {
         const char     *block;
-        nb_quant_config want;
+        struct { nb_quant_method method; int bits, group; bool sym, desc_act, v2; } want;
         nb_status       status;
         const char     *part;
     } cases[] = {
@@ -98,6 +101,13 @@ static void test_quantization(void **state)
         { "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"],"
           "\"weights\": {\"num_bits\": 8, \"type\": \"int\", \"symmetric\": true, \"strategy\": \"channel\"}}}}",
           { NB_QUANT_CT, 8, 0, true, false, false }, NB_OK, "" },
+        { "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"config_groups\": {}}", { 0 }, NB_ERR_INPUT, "config_groups" },
+        { CT_GROUPS("\"num_bits\": 8, \"type\": \"float\""), { 0 }, NB_ERR_UNSUPPORTED, "type 'float'" },
+        { CT_GROUPS("\"num_bits\": 3, \"group_size\": 32"), { 0 }, NB_ERR_UNSUPPORTED, "3 bits" },
+        { CT_GROUPS("\"num_bits\": 4, \"strategy\": \"block\""), { 0 }, NB_ERR_UNSUPPORTED, "block" },
+        { "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"dynamic\": []}", { 0 }, NB_ERR_INPUT, "dynamic is not an object" },
+        { "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"dynamic\": {\"+:x\": 3}}", { 0 }, NB_ERR_INPUT, "dynamic['+:x']" },
+        { "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"dynamic\": {\"x\": {\"bits\": 2}}}", { 0 }, NB_ERR_UNSUPPORTED, "2 bits" },
         { "{\"quant_method\": \"gptq\", \"bits\": 3, \"group_size\": 128}", { 0 }, NB_ERR_UNSUPPORTED, "3 bits" },
         { "{\"quant_method\": \"awq\", \"bits\": 8, \"group_size\": 128}", { 0 }, NB_ERR_INPUT, "AWQ with 8 bits" },
         { "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 0}", { 0 }, NB_ERR_INPUT, "group_size is 0" },
@@ -129,6 +139,38 @@ static void test_quantization(void **state)
     char path[256];
     snprintf(path, sizeof path, "%s/quant_config.json", folder);
     unlink(path);
+}
+
+/* Schemes beside the main one: each once, with what a rule leaves out taken from the main one. */
+static void test_mixed_quantization(void **state)
+{
+    (void)state;
+    nb_error    err;
+    nb_config   c;
+    char        text[4096];
+    const char *gptq = "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, \"sym\": true, \"dynamic\": {\"-:a\": {}, "
+                       "\"+:b\": {\"bits\": 8, \"group_size\": 32}, \"c\": {\"bits\": 8}, \"d\": {\"group_size\": 32, \"bits\": 8}, "
+                       "\"e\": {\"desc_act\": true, \"sym\": false, \"group_size\": -1}, \"f\": {}}}";
+    snprintf(text, sizeof text, "{" TEXT ROPE VISION IDS ", \"quantization_config\": %s}", gptq);
+    OK(open_text(&c, text, &err), &err);
+    assert_int_equal(c.quant.bits, 4);
+    assert_int_equal(c.quant.more_count, 3);
+    assert_true(c.quant.more[0].bits == 8 && c.quant.more[0].group == 32 && c.quant.more[0].sym && !c.quant.more[0].desc_act);
+    assert_true(c.quant.more[1].bits == 8 && c.quant.more[1].group == 128);
+    assert_true(c.quant.more[2].bits == 4 && c.quant.more[2].group == 0 && !c.quant.more[2].sym && c.quant.more[2].desc_act);
+    snprintf(text, sizeof text, "{" TEXT ROPE VISION IDS ", \"quantization_config\": %s}",
+             CT_GROUPS("\"num_bits\": 4, \"group_size\": 64, \"symmetric\": false, \"actorder\": \"group\"}}, \"b\": {\"weights\": "
+                       "{\"num_bits\": 8, \"strategy\": \"channel\", \"actorder\": \"static\""));
+    OK(open_text(&c, text, &err), &err);
+    assert_true(c.quant.method == NB_QUANT_CT && c.quant.bits == 4 && c.quant.group == 64 && !c.quant.sym && c.quant.desc_act);
+    assert_int_equal(c.quant.more_count, 1);
+    assert_true(c.quant.more[0].bits == 8 && c.quant.more[0].group == 0 && c.quant.more[0].sym && !c.quant.more[0].desc_act);
+    int used = snprintf(text, sizeof text, "{" TEXT ROPE VISION IDS ", \"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, "
+                        "\"group_size\": 1, \"dynamic\": {\"x\": {}");
+    for (int i = 0; i <= NB_QUANT_SCHEMES; i++)
+        used += snprintf(text + used, sizeof text - (size_t)used, ", \"x%d\": {\"group_size\": %d}", i, i + 2);
+    snprintf(text + used, sizeof text - (size_t)used, "}}}");
+    FAILS(open_text(&c, text, &err), NB_ERR_UNSUPPORTED, "more than 16 schemes", &err);
 }
 
 static void test_refusals(void **state)
@@ -190,6 +232,6 @@ static int finish(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_layouts), cmocka_unit_test(test_published), cmocka_unit_test(test_quantization),
-                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_generation) };
+                                        cmocka_unit_test(test_mixed_quantization), cmocka_unit_test(test_refusals), cmocka_unit_test(test_generation) };
     return cmocka_run_group_tests(tests, NULL, finish);
 }

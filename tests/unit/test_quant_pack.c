@@ -52,6 +52,40 @@ static void published_vectors(void **state)
     }
 }
 
+/* compressed-tensors: signed -8 .. -1 in a row of eight, a zero code, and zero points packed along the outputs. */
+static void compressed_tensors_vectors(void **state)
+{
+    (void)state;
+    nb_error  err;
+    nb_packed p;
+    nb_codes  c = codes_new(9, 16, 4, 8, false);
+    for (int i = 0; i < 8; i++) {
+        c.codes[i] = (uint8_t)(i - 8 + 8);
+        c.codes[8 + i] = 8;
+    }
+    for (int r = 0; r < 9; r++) c.zeros[r * 2] = (uint8_t)r, c.zeros[r * 2 + 1] = 15;
+    OK(nb_pack(&p, &c, NB_FORMAT_CT, "v", &err), &err);
+    assert_int_equal(p.qweight[0], 0x76543210);
+    assert_int_equal(p.qweight[1], 0x88888888);
+    assert_int_equal(p.qzeros_shape[0], 2);
+    assert_int_equal(p.qzeros_shape[1], 2);
+    assert_int_equal(p.qzeros[0], 0x76543210);
+    assert_int_equal(p.qzeros[1], 0xFFFFFFFF);
+    assert_int_equal(p.qzeros[2], 8); /* the ninth output, alone in its word */
+    assert_int_equal(p.qzeros[3], 15);
+    assert_null(p.g_idx);
+    nb_packed_free(&p);
+    nb_codes_free(&c);
+    c = codes_new(1, 5, 8, 0, true);
+    for (int i = 0; i < 5; i++) c.codes[i] = (uint8_t)(128 + (i % 2 ? -i : i));
+    OK(nb_pack(&p, &c, NB_FORMAT_CT, "v", &err), &err);
+    assert_int_equal(p.qweight_shape[1], 2);
+    assert_int_equal(p.qweight[0], 0x7D827F80);
+    assert_int_equal(p.qweight[1], 0x84);
+    nb_packed_free(&p);
+    nb_codes_free(&c);
+}
+
 /* ---- readers, as a loader sees the tensors: flat words and their shapes ---- */
 
 static unsigned awq_field(const uint32_t *words, size_t words_per_row, size_t row, size_t column)
@@ -73,13 +107,17 @@ static void round_trip(void **state)
         { 8, 32, 4, 32, true, NB_FORMAT_AWQ, 0 },      { 72, 192, 4, 64, false, NB_FORMAT_AWQ, 0 },
         { 24, 70, 4, 0, false, NB_FORMAT_AWQ, 1 },     { 32, 32, 4, 32, true, NB_FORMAT_GPTQ, 0 },
         { 96, 160, 4, 64, false, NB_FORMAT_GPTQ, 0 },  { 64, 96, 8, 32, true, NB_FORMAT_GPTQ, 2 },
-        { 32, 224, 8, 0, false, NB_FORMAT_GPTQ_V2, 0 }, { 64, 192, 4, 128, false, NB_FORMAT_GPTQ_V2, 2 } };
+        { 32, 224, 8, 0, false, NB_FORMAT_GPTQ_V2, 0 }, { 64, 192, 4, 128, false, NB_FORMAT_GPTQ_V2, 2 },
+        { 32, 64, 4, 32, true, NB_FORMAT_CT, 0 },       { 18, 45, 8, 0, false, NB_FORMAT_CT, 0 },
+        { 20, 52, 4, 16, false, NB_FORMAT_CT, 0 },      { 1, 1, 4, 0, true, NB_FORMAT_CT, 0 },
+        { 7, 100, 8, 32, true, NB_FORMAT_CT, 2 },       { 33, 31, 4, 8, false, NB_FORMAT_CT, 2 } };
     for (size_t t = 0; t < NB_COUNT(cases); t++) {
         nb_error err;
         nb_packed p;
         nb_codes c = codes_new(cases[t].n, cases[t].k, cases[t].bits, cases[t].group, cases[t].sym);
         size_t n = (size_t)c.n, k = (size_t)c.k, groups = (size_t)c.groups, fields = 32 / (size_t)c.bits;
-        bool awq = cases[t].format == NB_FORMAT_AWQ;
+        bool awq = cases[t].format == NB_FORMAT_AWQ, ct = cases[t].format == NB_FORMAT_CT;
+        size_t row = (k + fields - 1) / fields;
         if (cases[t].format == NB_FORMAT_GPTQ_V2) c.zeros[3] = 0; /* which v1 cannot hold */
         if (cases[t].order) {
             c.g_idx = calloc(k, sizeof *c.g_idx);
@@ -87,23 +125,28 @@ static void round_trip(void **state)
                 c.g_idx[i] = cases[t].order == 1 ? (int32_t)(i / (size_t)c.group) : (int32_t)((i * 7) % k) / c.group;
         }
         OK(nb_pack(&p, &c, cases[t].format, "m", &err), &err);
-        assert_int_equal(p.qweight_shape[0], awq ? k : k / fields);
-        assert_int_equal(p.qweight_shape[1], awq ? n / 8 : n);
-        assert_int_equal(p.qzeros_shape[0], groups);
-        assert_int_equal(p.qzeros_shape[1], n / fields);
-        assert_int_equal(p.scales_shape[0], groups);
-        assert_int_equal(p.scales_shape[1], n);
+        assert_int_equal(p.qweight_shape[0], ct ? n : awq ? k : k / fields);
+        assert_int_equal(p.qweight_shape[1], ct ? row : awq ? n / 8 : n);
+        assert_int_equal(p.qzeros_shape[0], ct ? (n + fields - 1) / fields : groups);
+        assert_int_equal(p.qzeros_shape[1], ct ? groups : n / fields);
+        assert_int_equal(p.scales_shape[0], ct ? n : groups);
+        assert_int_equal(p.scales_shape[1], ct ? groups : n);
         for (size_t r = 0; r < n; r++) {
             for (size_t i = 0; i < k; i++)
-                assert_int_equal(awq ? awq_field(p.qweight, n / 8, i, r) : stream_field(p.qweight + r, n, i, c.bits),
+                assert_int_equal(awq  ? awq_field(p.qweight, n / 8, i, r)
+                                 : ct ? stream_field(p.qweight + r * row, 1, i, c.bits)
+                                      : stream_field(p.qweight + r, n, i, c.bits),
                                  c.codes[r * k + i]);
             for (size_t g = 0; g < groups; g++) {
-                unsigned zero = awq ? awq_field(p.qzeros, n / 8, g, r) : stream_field(p.qzeros + g * (n / fields), 1, r, c.bits);
+                unsigned zero = awq  ? awq_field(p.qzeros, n / 8, g, r)
+                                : ct ? stream_field(p.qzeros + g, groups, r, c.bits)
+                                     : stream_field(p.qzeros + g * (n / fields), 1, r, c.bits);
                 assert_int_equal(zero + (cases[t].format == NB_FORMAT_GPTQ), c.zeros[r * groups + g]);
-                assert_true(nb_f16_to_f32(p.scales[g * n + r]) == c.scales[r * groups + g]);
+                assert_true(nb_f16_to_f32(p.scales[ct ? r * groups + g : g * n + r]) == c.scales[r * groups + g]);
             }
         }
-        for (size_t i = 0; !awq && i < k; i++) assert_int_equal(p.g_idx[i], c.g_idx ? c.g_idx[i] : (int32_t)i / c.group);
+        if (ct) assert_true(!p.g_idx == !c.g_idx);
+        for (size_t i = 0; p.g_idx && i < k; i++) assert_int_equal(p.g_idx[i], c.g_idx ? c.g_idx[i] : (int32_t)i / c.group);
         nb_packed_free(&p);
         nb_codes_free(&c);
     }
@@ -142,6 +185,10 @@ static void refusals(void **state)
     c.g_idx = calloc(64, sizeof *c.g_idx);
     c.g_idx[9] = 2;
     refused(&c, NB_FORMAT_GPTQ, NB_ERR_ARGUMENT, "input 9 is in group 2");
+    c = codes_new(5, 7, 4, 4, true);
+    c.g_idx = calloc(7, sizeof *c.g_idx);
+    c.g_idx[6] = -1;
+    refused(&c, NB_FORMAT_CT, NB_ERR_ARGUMENT, "input 6 is in group -1");
     c = codes_new(32, 64, 4, 32, true);
     c.codes[64 + 7] = 16;
     refused(&c, NB_FORMAT_GPTQ, NB_ERR_ARGUMENT, "[1, 7]");
@@ -161,6 +208,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_vectors),
+        cmocka_unit_test(compressed_tensors_vectors),
         cmocka_unit_test(round_trip),
         cmocka_unit_test(refusals),
     };

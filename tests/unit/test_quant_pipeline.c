@@ -440,9 +440,9 @@ static void folding_is_neutral(void **state)
         gram[s][1] = gram[s][k] = 0.3 * mean[s][0] * mean[s][1];
         kept[s] = gram[s][1];
     }
-    nb_awq_options options = {.grid = {4, 64, false}, .points = 10, .duo = true};
+    const nb_awq_options options = {.grid = {4, 64, false}, .points = 10, .duo = true}, each[NB_SITES] = {options, options, options, options};
     nb_awq_report  reports[NB_SITES];
-    OK(nb_smooth_layer(&g, c, gram, (const float *const *)mean, &options, pool, reports, &err), &err);
+    OK(nb_smooth_layer(&g, c, gram, (const float *const *)mean, each, pool, reports, &err), &err);
 
     int hd = c->head_dim, group = c->heads / c->kv_heads, moved = 0;
     for (int i = 0; i < NB_LINEARS; i++)

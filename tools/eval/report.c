@@ -14,9 +14,9 @@ void nb_model_form(char out[32], const nb_config *c)
     if (c->quant.method == NB_QUANT_NONE)
         snprintf(out, 32, "%s", c->dtype == NB_BF16 ? "bf16" : c->dtype == NB_F16 ? "f16" : "f32");
     else if (c->quant.group)
-        snprintf(out, 32, "%s int%d g%d", methods[c->quant.method], c->quant.bits, c->quant.group);
+        snprintf(out, 32, "%s int%d g%d%s", methods[c->quant.method], c->quant.bits, c->quant.group, c->quant.more_count ? " mixed" : "");
     else
-        snprintf(out, 32, "%s int%d row", methods[c->quant.method], c->quant.bits);
+        snprintf(out, 32, "%s int%d row%s", methods[c->quant.method], c->quant.bits, c->quant.more_count ? " mixed" : "");
 }
 
 nb_status nb_eval_row_open(nb_eval_row *row, const char *name, const nb_model *model, nb_error *err)
