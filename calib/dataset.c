@@ -17,6 +17,8 @@
 
 struct nb_dataset {
     char           *path, *root;
+    const void     *bytes;       /* NULL: path is a file */
+    size_t          size;
     nb_json_stream *json;        /* one of the two is open */
     nb_text_stream *text;
     nb_row_map      map;
@@ -98,6 +100,7 @@ static bool holds_json(const char *path)
 
 static nb_status open_stream(nb_dataset *d, nb_error *err)
 {
+    if (d->bytes) return nb_json_stream_open_bytes(&d->json, d->path, d->bytes, d->size, err);
     char   bytes[4096], start;
     size_t n;
     NB_TRY(peek(bytes, &n, &start, d->path, err));
@@ -112,6 +115,7 @@ static nb_status open_stream(nb_dataset *d, nb_error *err)
  * not one that LLaMA-Factory does not have. */
 static nb_status read_map(nb_dataset *d, const char *given, nb_error *err)
 {
+    if (d->bytes) return NB_OK;
     bool         found = false, own = d->asked == NB_DATA_AUTO || d->asked == NB_DATA_SHAREGPT || d->asked == NB_DATA_ALPACA;
     nb_data_form form = NB_DATA_AUTO;
     if (given) {
@@ -193,21 +197,28 @@ static nb_status open_parts(nb_dataset *d, const nb_dataset_options *options, nb
     return NB_OK;
 }
 
-nb_status nb_dataset_open(nb_dataset **out, const char *path, const nb_dataset_options *options, nb_error *err)
+nb_status nb_dataset_open_source(nb_dataset **out, const nb_data_source *source, const nb_dataset_options *options, nb_error *err)
 {
     *out = NULL;
     nb_dataset *d;
     NB_TRY(nb_alloc(&d, 1, sizeof *d, "a data set", err));
-    d->asked = options->form;
+    d->asked = source->bytes ? NB_DATA_AUTO : options->form;
     d->need_answer = options->need_answer;
-    d->path = nb_strdup(path);
-    nb_status status = d->path ? open_parts(d, options, err) : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", path);
+    d->bytes = source->bytes;
+    d->size = source->size;
+    d->path = nb_strdup(source->path);
+    nb_status status = d->path ? open_parts(d, options, err) : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", source->path);
     if (status) {
         nb_dataset_close(d);
         return status;
     }
     *out = d;
     return NB_OK;
+}
+
+nb_status nb_dataset_open(nb_dataset **out, const char *path, const nb_dataset_options *options, nb_error *err)
+{
+    return nb_dataset_open_source(out, &(nb_data_source){.path = path}, options, err);
 }
 
 /* The tail of a long path is what tells files apart. */
@@ -280,17 +291,22 @@ bool nb_dataset_resume(nb_dataset *d)
 
 /* ---- questions ------------------------------------------------------------------------------------------------------------- */
 
-nb_status nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err)
+nb_status nb_dataset_count_source(size_t *rows, const nb_data_source *source, const nb_dataset_options *options, nb_error *err)
 {
     nb_dataset *d;
     *rows = 0;
-    NB_TRY(nb_dataset_open(&d, path, options, err));
+    NB_TRY(nb_dataset_open_source(&d, source, options, err));
     nb_status    status;
     nb_data_form form;
     char         where[256];
     while (!(status = take_row(d, &form, where, err)) && d->current.row) ++*rows;
     nb_dataset_close(d);
     return status;
+}
+
+nb_status nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err)
+{
+    return nb_dataset_count_source(rows, &(nb_data_source){.path = path}, options, err);
 }
 
 nb_data_form nb_dataset_form(const nb_dataset *d)

@@ -27,6 +27,14 @@ typedef enum {
 nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err);
 const char *nb_data_form_name(nb_data_form form);
 
+/* Where rows come from: a file, or bytes in memory (the built-in set; JSON lines) that path only names. */
+typedef struct {
+    const char *path;
+    double      weight;     /* above 0: its share in a mix (mix.h) */
+    const void *bytes;      /* NULL: path is a file */
+    size_t      size;
+} nb_data_source;
+
 typedef struct {
     nb_data_form form;
     const char  *dataset_info; /* path or NULL: dataset_info.json beside the file is used when it lists the file */
@@ -36,6 +44,7 @@ typedef struct {
 
 typedef struct nb_dataset nb_dataset;
 nb_status    nb_dataset_open(nb_dataset **out, const char *path, const nb_dataset_options *options, nb_error *err);
+nb_status    nb_dataset_open_source(nb_dataset **out, const nb_data_source *source, const nb_dataset_options *options, nb_error *err);
 void         nb_dataset_close(nb_dataset *d);
 nb_data_form nb_dataset_form(const nb_dataset *d);   /* what was found; AUTO while no row could be read */
 const char  *nb_dataset_root(const nb_dataset *d);   /* folder for relative media */
@@ -56,5 +65,6 @@ const nb_reader *nb_dataset_reader(const nb_dataset *d); /* for progress, and ho
 
 /* Rows of a file (documents of white space not among them), found without making conversations of them. */
 nb_status    nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err);
+nb_status    nb_dataset_count_source(size_t *rows, const nb_data_source *source, const nb_dataset_options *options, nb_error *err);
 
 #endif

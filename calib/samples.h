@@ -3,15 +3,17 @@
 #ifndef NB_SAMPLES_H
 #define NB_SAMPLES_H
 
-#include "calib/dataset.h"
+#include "calib/mix.h"
 #include "calib/spool.h"
 #include "runtime/model/model.h"
 
 typedef struct {
-    const char *path;       /* data file */
+    const char *path;       /* the one data file; NULL: sources has them */
+    const nb_data_source *sources; /* [source_count] with their shares of `samples`, as in mix.h */
+    size_t      source_count;
     nb_dataset_options dataset;
     int         samples;    /* at most this many; 0: all */
-    int         skip;       /* rows passed over first */
+    int         skip;       /* rows of each source passed over first */
     size_t      seq_len;    /* longer conversations are left out and counted; 0: no limit */
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
@@ -22,6 +24,18 @@ typedef struct {
     size_t      spool_chunk; /* floats compressed together; 0: the default */
 } nb_samples_options;
 
+/* What one source gave. */
+typedef struct {
+    size_t   samples, tokens, too_long;
+    uint64_t by_modality[3];
+} nb_source_count;
+
+/* Is there any data? */
+static inline bool nb_samples_wanted(const nb_samples_options *o)
+{
+    return o->path || o->source_count;
+}
+
 typedef struct {
     nb_prompt *prompts;     /* [count]; media freed once embedded */
     float    **hidden;      /* [count] host [tokens, hidden] state before the current layer; NULL until nb_samples_embed, and
@@ -31,14 +45,15 @@ typedef struct {
     size_t     tokens;      /* over all samples */
     uint64_t   by_modality[3];
     size_t     too_long;    /* left out by seq_len */
+    nb_source_count *by_source; /* [source_count], 1 for a path */
+    size_t     source_count;
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
     size_t     capacity, hidden_capacity;
 } nb_samples;
 
 enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
 
-/* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial
- * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn. */
+/* Rows are those of nb_mix, in its order; one that is too long is not used. */
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
 /* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);

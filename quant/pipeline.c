@@ -20,6 +20,7 @@
 void nb_quantize_report_free(nb_quantize_report *r)
 {
     free(r->matrices);
+    free(r->sources);
     nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
     memset(r, 0, sizeof *r);
@@ -128,12 +129,15 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
     r->too_long = job->samples.too_long;
+    r->sources = job->samples.by_source; /* handed over */
+    r->source_count = job->samples.source_count;
+    job->samples.by_source = NULL;
     for (int i = 0; i < 3; i++) {
         r->tokens_by_modality[i] = job->samples.by_modality[i];
         weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];
     }
     if (weight == 0)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality", job->options.data.path);
+        return nb_fail(err, NB_ERR_ARGUMENT, "the calibration data: every token has weight 0 by its modality");
     r->forward_s += nb_seconds() - start;
     return NB_OK;
 }

@@ -3,6 +3,7 @@
 
 #include "tools/commands.h"
 #include "tools/data.h"
+#include "tools/data_source.h"
 #include "tools/session.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* as `quantize` limits pictures unless told otherwise */
@@ -12,8 +13,9 @@ typedef struct {
     nb_media_flags media;
     int            data_format;
     nb_strings     words; /* the verb, then files */
+    nb_strings     data;
     const char    *model, *dataset_info, *out;
-    int64_t        rows, skip, listed, seq_len;
+    int64_t        rows, skip, listed, seq_len, samples;
     bool           tokens, deep, force, skip_bad;
 } options;
 
@@ -23,8 +25,10 @@ static nb_status (*const verbs[])(const nb_data_job *, nb_error *) = {nb_data_ch
 #define AT(field) .at = offsetof(options, field)
 static const nb_arg data_args[] = {
     {.name = "words", .type = NB_ARG_STRINGS, AT(words), .positional = true, .required = true,
-     .metavar = "check|show|convert FILE...",
+     .metavar = "check|show|convert FILE[:WEIGHT]...",
      .help = "what to do, and chat data: JSON, JSON lines or text, plain, .gz or .zst"},
+    {.name = "data", .aliases = "dataset", .type = NB_ARG_STRINGS, AT(data), .metavar = "FILE[:WEIGHT]", .group = "Rows",
+     .help = "more files, as quantize takes them"},
     {.name = "model", .brief = "m", .type = NB_ARG_STRING, AT(model), .metavar = "MODEL", .group = "Tokens",
      .help = "checkpoint whose tokenizer and picture limits are used; no weights are read"},
     {.name = "tokens", .type = NB_ARG_BOOL, AT(tokens), .text = "true", .group = "Tokens",
@@ -39,6 +43,8 @@ static const nb_arg data_args[] = {
      .help = "show: rows passed over first"},
     {.name = "list", .type = NB_ARG_INT, AT(listed), .min = 0, .max = 1e6, .text = "20", .group = "Rows",
      .help = "check: bad rows, long rows and duplicates listed at most, each"},
+    {.name = "samples", .aliases = "nsamples,num-samples", .type = NB_ARG_INT, AT(samples), .min = 0, .max = 1e9, .text = "0",
+     .group = "Rows", .help = "convert: rows to take, each file its weight's share as in quantize; 0 is all"},
     {.name = "out", .brief = "o", .aliases = "output", .type = NB_ARG_STRING, AT(out), .metavar = "FILE", .group = "Result",
      .help = "convert: file of JSON lines to write; it appears when it is complete"},
     {.name = "force", .aliases = "overwrite", .type = NB_ARG_BOOL, AT(force), .group = "Result", .transient = true,
@@ -58,7 +64,7 @@ static const nb_arg_block blocks[] = {
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
 
-static nb_status find_verb(size_t *out, const nb_strings *words, nb_error *err)
+static nb_status find_verb(size_t *out, const nb_strings *words, const nb_strings *data, nb_error *err)
 {
     for (*out = 0; *out < NB_COUNT(verbs) && strcmp(words->items[0], verb_names[*out]) != 0; ++*out)
         ;
@@ -67,15 +73,16 @@ static nb_status find_verb(size_t *out, const nb_strings *words, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "data: unknown verb '%s'; did you mean '%s'?", words->items[0], near);
     if (*out == NB_COUNT(verbs))
         return nb_fail(err, NB_ERR_ARGUMENT, "data: '%s' is not one of check, show, convert", words->items[0]);
-    if (words->count < 2) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
+    if (words->count < 2 && !data->count) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
     return NB_OK;
 }
 
-static nb_status prepare(nb_data_job *job, const options *opt, nb_error *err)
+static nb_status prepare(nb_data_job *job, const options *opt, const nb_data_sources *sources, nb_error *err)
 {
     nb_prompt_options prompt;
     *job = (nb_data_job){
-        .files = opt->words.items + 1, .count = opt->words.count - 1, .tokens = opt->tokens, .deep = opt->deep,
+        .sources = sources->items, .count = (int)sources->count, .weighted = sources->weighted, .samples = (size_t)opt->samples,
+        .tokens = opt->tokens, .deep = opt->deep,
         .seq_len = (size_t)opt->seq_len, .rows = opt->rows, .skip = opt->skip, .listed = opt->listed, .out = opt->out,
         .force = opt->force, .skip_bad = opt->skip_bad,
         .dataset = {.form = (nb_data_form)opt->data_format, .dataset_info = opt->dataset_info,
@@ -100,10 +107,16 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_data_job    job = {0};
     size_t         verb;
     (void)args;
-    NB_TRY(find_verb(&verb, &opt->words, err));
-    nb_status status = prepare(&job, opt, err);
+    NB_TRY(find_verb(&verb, &opt->words, &opt->data, err));
+    nb_data_sources sources = {0};
+    nb_strings      files = {opt->words.items + 1, opt->words.count - 1};
+    nb_status       status = nb_data_sources_add(&sources, &files, "FILE", err);
+    if (!status) status = nb_data_sources_add(&sources, &opt->data, "--data", err);
+    if (!status && verbs[verb] == nb_data_convert) status = nb_data_sources_check(&sources, opt->samples, err);
+    if (!status) status = prepare(&job, opt, &sources, err);
     if (!status) status = verbs[verb](&job, err);
     nb_tokenizer_close(job.tokenizer);
+    nb_data_sources_free(&sources);
     return status;
 }
 

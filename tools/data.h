@@ -11,8 +11,10 @@
 #include "tools/data_picture.h"
 
 typedef struct {
-    const char *const *files;
+    const nb_data_source *sources; /* [count] */
     int                count;
+    bool               weighted;  /* a weight was written: check says what the shares would be */
+    size_t             samples;   /* convert: rows to take, by the weights; 0: all */
     nb_dataset_options dataset;   /* image_root NULL: each file's own folder */
     nb_media_options   media;     /* root is set for each file */
     nb_tokenizer      *tokenizer; /* NULL: text is not tokenised */

@@ -80,7 +80,8 @@ static void count_room(nb_data_report *r, const nb_data_job *job, const nb_data_
     nb_histogram_add(&r->room, text < job->seq_len ? (job->seq_len - text) / slots * side * side : 0);
 }
 
-static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_data_row *row, const char *where, nb_error *err)
+static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_data_row *row, int file, const char *where,
+                           nb_error *err)
 {
     size_t total = row->tokens[0] + row->tokens[1] + row->tokens[2];
     for (size_t i = 0; i < row->count; i++) {
@@ -96,6 +97,7 @@ static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_d
     r->answer_tokens += row->answer;
     if (!job->tokenizer) return NB_OK;
     nb_histogram_add(&r->tokens, total);
+    r->files[file].tokens += total;
     unsigned octave = total ? 63 - (unsigned)__builtin_clzll(total) : 0;
     for (int i = 0; i < 3; i++) r->octave[octave][i] += row->tokens[i];
     r->octave_rows[octave]++;
@@ -116,7 +118,7 @@ static nb_status count_likeness(nb_data_report *r, const nb_data_job *job, nb_si
     if (match.file == file)
         snprintf(text, sizeof text, "%s %s line %zu", where, like, match.line);
     else
-        snprintf(text, sizeof text, "%s %s %.200s line %zu", where, like, job->files[match.file], match.line);
+        snprintf(text, sizeof text, "%s %s %.200s line %zu", where, like, job->sources[match.file].path, match.line);
     r->same += match.exact;
     return add_line(&r->alike, text, job->listed, err);
 }
@@ -154,12 +156,12 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
             status = add_line(&r->bad, err->text, job->listed, err);
         } else if (!status) {
             count_chat(r, &chat);
-            status = count_row(r, job, &row, where, err);
+            status = count_row(r, job, &row, walk->file, where, err);
             if (!status)
                 status = count_likeness(r, job, similar, &chat, walk->file, nb_dataset_line(walk->data), where, err);
         }
         nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_reader_size(nb_dataset_reader(walk->data)),
-                        job->files[walk->file]);
+                        job->sources[walk->file].path);
         nb_data_row_free(&row);
         nb_chat_free(&chat);
     }

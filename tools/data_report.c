@@ -1,9 +1,12 @@
 /* data_report.c - see data_report.h. */
 #include "tools/data_report.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "calib/mix.h"
 #include "tools/cli/output.h"
 #include "tools/cli/table.h"
 
@@ -31,31 +34,40 @@ static void print_files(nb_buf *out, const nb_data_report *r, const nb_data_job 
 {
     static const nb_column columns[] = {{.key = "file", .title = "file"}, {.key = "form", .title = "form"},
                                         {.key = "rows", .title = "rows"}, {.key = "bad", .title = "bad"},
-                                        {.key = "size", .title = "size", .right = true}};
+                                        {.key = "size", .title = "size", .right = true},
+                                        {.key = "tokens", .title = "tokens"},
+                                        {.key = "share", .title = "of 128 samples"}};
     nb_table *t;
     nb_error  err;
-    if (nb_table_new(&t, columns, NB_COUNT(columns), &err)) {
+    size_t   *share = NULL, shown = NB_COUNT(columns) - (job->count < 2) - (job->count < 2 && !r->tokens.count);
+    if (nb_alloc(&share, (size_t)job->count, sizeof *share, "shares", &err) ||
+        nb_table_new(&t, columns, shown, &err)) {
+        free(share);
         out->failed = true;
         return;
     }
+    if (shown > 6) nb_mix_shares(share, 128, job->sources, NULL, (size_t)job->count);
     for (int i = 0; i < job->count; i++) {
         const nb_data_file *f = &r->files[i];
         char                form[64], size[64];
         nb_human_bytes(size, (double)f->bytes);
         snprintf(form, sizeof form, "%s%s%s", nb_data_form_name(f->form), f->packing ? ", " : "", f->packing ? f->packing : "");
-        nb_table_text(t, job->files[i]);
+        nb_table_text(t, job->sources[i].path);
         nb_table_text(t, form);
         nb_table_int(t, (int64_t)f->rows);
         nb_table_int(t, (int64_t)f->bad);
         nb_table_text(t, size);
+        if (shown > 5) nb_table_number(t, r->tokens.count ? (double)f->tokens : NAN);
+        if (shown > 6) nb_table_int(t, (int64_t)share[i]);
     }
+    free(share);
     nb_table_print(t, NB_TABLE_MD, out);
     nb_table_free(t);
     for (int i = 0; i < job->count; i++) {
         if (r->files[i].lost)
-            nb_buf_printf(out, "%s: what stands behind the last bad row could not be read\n", job->files[i]);
+            nb_buf_printf(out, "%s: what stands behind the last bad row could not be read\n", job->sources[i].path);
         if (r->files[i].skipped)
-            nb_buf_printf(out, "%s: %zu documents of white space are passed over\n", job->files[i], r->files[i].skipped);
+            nb_buf_printf(out, "%s: %zu documents of white space are passed over\n", job->sources[i].path, r->files[i].skipped);
     }
 }
 
@@ -199,13 +211,15 @@ static void print_json(nb_buf *out, const nb_data_report *r, const nb_data_job *
     for (int i = 0; i < job->count; i++) {
         const nb_data_file *f = &r->files[i];
         nb_emit_open(&e, NULL, '{');
-        nb_emit_string(&e, "file", job->files[i]);
+        nb_emit_string(&e, "file", job->sources[i].path);
         nb_emit_string(&e, "form", nb_data_form_name(f->form));
         nb_emit_string(&e, "packing", f->packing);
         nb_emit_int(&e, "bytes", (int64_t)f->bytes);
         nb_emit_int(&e, "rows", (int64_t)f->rows);
         nb_emit_int(&e, "bad", (int64_t)f->bad);
         nb_emit_int(&e, "blank", (int64_t)f->skipped);
+        nb_emit_number(&e, "weight", job->sources[i].weight);
+        if (job->tokenizer) nb_emit_int(&e, "tokens", (int64_t)f->tokens);
         nb_emit_bool(&e, "rest_lost", f->lost);
         nb_emit_close(&e);
     }

@@ -18,6 +18,7 @@ typedef struct {
     const char  *packing; /* gzip, zstd, NULL */
     uint64_t     bytes;
     size_t       rows, bad, skipped;
+    uint64_t     tokens;  /* of good rows; 0 without a tokenizer */
     bool         lost;    /* the rows behind the last bad one could not be read */
 } nb_data_file;
 

@@ -174,7 +174,7 @@ nb_status nb_data_next(nb_data_walk *w, nb_chat *chat, char where[256], bool *en
         NB_TRY(nb_stop_status(err));
         *end = w->file >= w->job->count;
         if (*end) return NB_OK;
-        if (!w->data) NB_TRY(nb_dataset_open(&w->data, w->job->files[w->file], &w->job->dataset, err));
+        if (!w->data) NB_TRY(nb_dataset_open_source(&w->data, &w->job->sources[w->file], &w->job->dataset, err));
         bool rest = false;
         if (!w->lost) {
             nb_status status = nb_dataset_next(w->data, chat, where, &rest, err);

@@ -95,7 +95,7 @@ nb_status nb_data_show(const nb_data_job *job, nb_error *err)
         if (status || end) break;
         if (i >= job->skip) status = nb_data_measure(&row, job, &chat, nb_dataset_root(walk.data), where, err);
         if (!status && i == job->skip)
-            nb_note("%s: read as %s", job->files[walk.file], nb_data_form_name(nb_dataset_form(walk.data)));
+            nb_note("%s: read as %s", job->sources[walk.file].path, nb_data_form_name(nb_dataset_form(walk.data)));
         if (!status && i >= job->skip) show_row(&out, job, &chat, &row, where);
         if (!status && out.size) status = nb_print(&out, err);
         nb_buf_free(&out);

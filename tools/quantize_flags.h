@@ -3,6 +3,7 @@
 #define NB_QUANTIZE_FLAGS_H
 
 #include "quant/plan.h"
+#include "tools/data_source.h"
 #include "tools/session.h"
 
 typedef struct {
@@ -14,8 +15,9 @@ typedef struct {
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
     bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
-    const char *data, *dataset_info, *modality_weights;
-    nb_strings  lora, keep, set;
+    const char *dataset_info, *modality_weights;
+    nb_strings  data, lora, keep, set;
+    nb_data_sources sources; /* what data names */
     int         vision, lm_head, embeddings;
     uint64_t    shard_size, max_ram, target_size;
     double      target_bpw, target_kl;

@@ -40,6 +40,7 @@ void nb_json_print(nb_buf *out, const cJSON *tree, nb_json_style style);
  * rest cannot be read. */
 typedef struct nb_json_stream nb_json_stream;
 nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err);
+nb_status nb_json_stream_open_bytes(nb_json_stream **out, const char *name, const void *bytes, size_t n, nb_error *err);
 nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err);
 bool      nb_json_stream_resume(nb_json_stream *s);
 void      nb_json_stream_close(nb_json_stream *s);

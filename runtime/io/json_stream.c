@@ -247,17 +247,21 @@ static nb_status begin(nb_json_stream *s, nb_error *err)
     return NB_OK;
 }
 
-nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err)
+/* Takes the reader over, also when it fails. */
+static nb_status open_on(nb_json_stream **out, nb_reader *reader, const char *path, nb_error *err)
 {
     *out              = NULL;
     nb_json_stream *s = calloc(1, sizeof *s);
-    if (!s) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    if (!s) {
+        nb_reader_close(reader);
+        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    }
     s->line   = 1;
     s->column = 1;
     s->first  = true;
+    s->reader = reader;
     s->path   = nb_strdup(path);
-    nb_status status = s->path ? nb_reader_open(&s->reader, path, err)
-                               : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    nb_status status = s->path ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
     if (status == NB_OK) status = begin(s, err);
     if (status != NB_OK) {
         nb_json_stream_close(s);
@@ -265,6 +269,22 @@ nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *
     }
     *out = s;
     return NB_OK;
+}
+
+nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err)
+{
+    nb_reader *reader;
+    *out = NULL;
+    NB_TRY(nb_reader_open(&reader, path, err));
+    return open_on(out, reader, path, err);
+}
+
+nb_status nb_json_stream_open_bytes(nb_json_stream **out, const char *name, const void *bytes, size_t n, nb_error *err)
+{
+    nb_reader *reader;
+    *out = NULL;
+    NB_TRY(nb_reader_open_bytes(&reader, name, bytes, n, err));
+    return open_on(out, reader, name, err);
 }
 
 void nb_json_stream_close(nb_json_stream *s)

@@ -216,12 +216,41 @@ static void layer_is_the_decoder_layer(void **state)
     nb_samples_free(&s);
 }
 
+/* Several files: the counts of each, and an identity that knows all of them. */
+static void sources_are_counted(void **state)
+{
+    (void)state;
+    nb_error             err;
+    nb_samples           s;
+    uint64_t             hash[4];
+    nb_data_source       two[2] = {{.path = chats, .weight = 3}, {.path = unit_path("tools/demo/calib/sharegpt.json"), .weight = 1}};
+    const nb_data_source swapped[2] = {two[1], two[0]};
+    for (int i = 0; i < 4; i++) {
+        nb_samples_options o = {.sources = i == 3 ? swapped : two, .source_count = 2, .samples = 8, .seq_len = 200};
+        two[1].weight = i == 2 ? 3 : 1;
+        OK(nb_samples_load(&s, model, &o, &err), &err);
+        hash[i] = s.hash;
+        assert_int_equal(s.count, 8);
+        assert_int_equal(s.source_count, 2);
+        assert_int_equal(s.by_source[0].samples, i == 2 ? 4 : i == 3 ? 2 : 6);
+        assert_int_equal(s.by_source[0].samples + s.by_source[1].samples, 8);
+        assert_int_equal(s.by_source[0].too_long + s.by_source[1].too_long, s.too_long);
+        size_t tokens = 0;
+        for (size_t k = 0; k < s.by_source[0].samples; k++) tokens += s.prompts[k].count;
+        assert_int_equal(s.by_source[0].tokens, tokens);
+        for (int m = 0; m < 3; m++) assert_int_equal(s.by_source[0].by_modality[m] + s.by_source[1].by_modality[m], s.by_modality[m]);
+        nb_samples_free(&s);
+    }
+    assert_true(hash[0] == hash[1] && hash[0] != hash[2] && hash[0] != hash[3]);
+    FAILS(nb_samples_load(&s, model, &(nb_samples_options){.samples = 8}, &err), NB_ERR_ARGUMENT, "no data files", &err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_rows),   cmocka_unit_test(long_rows_are_left_out),
         cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
-        cmocka_unit_test(layer_is_the_decoder_layer),
+        cmocka_unit_test(layer_is_the_decoder_layer), cmocka_unit_test(sources_are_counted),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

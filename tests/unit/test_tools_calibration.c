@@ -1,0 +1,110 @@
+/* Calibration data from the command line: several files with shares, in `data` and in `quantize`. */
+#include "unit.h"
+
+#include "program.h"
+
+static void write_rows(char path[160], const char *name, int count)
+{
+    nb_buf text = {0};
+    for (int i = 0; i < count; i++)
+        nb_buf_printf(&text, "{\"messages\":[{\"role\":\"user\",\"content\":\"%.1s%d?\"},{\"role\":\"assistant\",\"content\":\"Yes %d\"}]}\n", name, i, i);
+    snprintf(path, 160, "%s", write_file(name, text.data));
+    nb_buf_free(&text);
+}
+
+static double number(const cJSON *tree, const char *key)
+{
+    const cJSON *v = nb_json_find(tree, key);
+    if (!cJSON_IsNumber(v)) fail_msg("no number '%s'", key);
+    return v->valuedouble;
+}
+
+static void files_have_weights(void **state)
+{
+    (void)state;
+    char a[160], b[160], odd[160], out[200], word[200], other[200];
+    write_rows(a, "a.jsonl", 10);
+    write_rows(b, "b.jsonl", 10);
+    write_rows(odd, "c.jsonl:2", 3);
+    snprintf(out, sizeof out, "%s/mixed.jsonl", folder);
+
+    /* the one word that is a file and looks like a weight */
+    ENDS(0, "data", "check", odd, "--json", "--no-tokens");
+    holds(printed[0], "c.jsonl:2\"");
+    snprintf(word, sizeof word, "%s:3", odd); /* its weight comes behind its name */
+    ENDS(0, "data", "check", word, "--data", a, "--json", "--no-tokens");
+    holds(printed[0], "c.jsonl:2\", \"form\": \"openai\"");
+    holds(printed[0], "\"weight\": 3");
+    ENDS(0, "data", "check", word, "--data", a, "--no-tokens");
+    holds(printed[0], "of 128 samples");
+    holds(printed[0], " 96 |");
+    holds(printed[0], " 32 |");
+
+    snprintf(word, sizeof word, "%s:3", a);
+    snprintf(other, sizeof other, "%s:1", b);
+    ENDS(0, "data", "convert", word, other, "--samples", "8", "--out", out, "--json");
+    holds(printed[0], "\"rows\": 8");
+    nb_buf   text;
+    nb_error err;
+    OK(nb_file_read(&text, out, 1 << 20, &err), &err);
+    holds(text.data, "a5?");
+    lacks(text.data, "a6?");
+    holds(text.data, "b1?");
+    lacks(text.data, "b2?");
+    nb_buf_free(&text);
+    ENDS(2, "data", "convert", word, other, "--out", out, "--force"); /* shares of what? */
+    holds(printed[1], "weights of data files share out --samples");
+    ENDS(0, "data", "convert", a, b, "--out", out, "--force", "--json");
+    holds(printed[0], "\"rows\": 20");
+    ENDS(0, "data", "show", "--data", word, "--rows", "1", "--skip", "10", "--data", b);
+    holds(printed[0], "b0?");
+
+    static const char *const bad[] = {"0", "-1", "1e7", "1e-999"};
+    for (size_t i = 0; i < NB_COUNT(bad); i++) {
+        snprintf(word, sizeof word, "%s:%s", a, bad[i]);
+        ENDS(2, "data", "check", word);
+        holds(printed[1], "must be above 0 and at most 1000000");
+    }
+    snprintf(word, sizeof word, "%s:x", a); /* no number: part of a name that is not there */
+    ENDS(5, "data", "check", word);
+    holds(printed[1], "a.jsonl:x");
+    ENDS(2, "data", "check");
+    holds(printed[1], "FILE is missing");
+}
+
+static void quantize_takes_several_files(void **state)
+{
+    (void)state;
+    char a[160], b[160], word[200], out[200], recipe[240];
+    write_rows(a, "a.jsonl", 10);
+    write_rows(b, "b.jsonl", 10);
+    snprintf(word, sizeof word, "%s:3", a);
+    snprintf(out, sizeof out, "%s/quantized", folder);
+    snprintf(recipe, sizeof recipe, "%s/recipe.json", out);
+    const char *model = unit_path("tools/demo/model");
+    ENDS(2, "quantize", model, "--out", out, "--data", word, "--data", b, "--samples", "0");
+    holds(printed[1], "--samples 0 takes every row");
+    ENDS(0, "quantize", model, "--out", out, "--data", word, "--data", b, "--samples", "4", "--json");
+    cJSON       *tree = printed_json();
+    const cJSON *first = nb_json_find(tree, "data")->child, *second = first->next;
+    NEAR(number(first, "samples"), 3, 0);
+    NEAR(number(first, "weight"), 3, 0);
+    NEAR(number(second, "samples"), 1, 0);
+    NEAR(number(first, "tokens") + number(second, "tokens"), number(tree, "tokens"), 0);
+    assert_string_equal(nb_json_find(second, "file")->valuestring, b);
+    const cJSON *data = nb_json_find(nb_json_find(nb_json_find(tree, "recipe"), "quantize"), "data");
+    assert_int_equal(cJSON_GetArraySize(data), 2);
+    assert_string_equal(data->child->valuestring, word);
+    cJSON_Delete(tree);
+    ENDS(0, "quantize", "--config", recipe, "--out", out, "--force");
+    holds(printed[0], "3 conversations");
+    holds(printed[0], b);
+    nb_error err;
+    OK(nb_remove_folder(out, &err), &err);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files)};
+    return cmocka_run_group_tests(tests, NULL, clean_up);
+}
