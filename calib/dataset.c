@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "calib/dataset_row.h"
+#include "calib/dataset_table.h"
 #include "calib/dataset_text.h"
 #include "runtime/io/file.h"
 
@@ -19,8 +21,9 @@ struct nb_dataset {
     char           *path, *root;
     const void     *bytes;       /* NULL: path is a file */
     size_t          size;
-    nb_json_stream *json;        /* one of the two is open */
+    nb_json_stream *json;        /* one of the three is open */
     nb_text_stream *text;
+    nb_table_stream *table;
     nb_row_map      map;
     nb_data_form    asked, form; /* what the caller said; what was found */
     bool            need_answer;
@@ -33,7 +36,7 @@ struct nb_dataset {
     size_t          rows, skipped;
 };
 
-static const char *const form_names[] = {"auto", "openai", "sharegpt", "alpaca", "swift", "llava", "text"};
+static const char *const form_names[] = {"auto", "openai", "sharegpt", "alpaca", "swift", "llava", "text", "tsv"};
 
 const char *nb_data_form_name(nb_data_form form)
 {
@@ -47,7 +50,8 @@ nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err)
         *out = (nb_data_form)i;
         return NB_OK;
     }
-    return nb_fail(err, NB_ERR_ARGUMENT, "data form '%s' is not one of auto, openai, sharegpt, alpaca, swift, llava, text", name);
+    return nb_fail(err, NB_ERR_ARGUMENT, "data form '%s' is not one of auto, openai, sharegpt, alpaca, swift, llava, text, tsv",
+                   name);
 }
 
 /* ---- what kind of file it is ---------------------------------------------------------------------------------------------- */
@@ -81,8 +85,9 @@ static nb_status refuse_kind(const char *path, const char *bytes, size_t n, nb_e
         return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is an Arrow file; write its rows as JSON lines first (datasets: to_json)",
                        path);
     if (ends_with(path, ".tsv") || ends_with(path, ".csv"))
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is a table; benchmark tables are for 'nibble eval --tasks', other data is "
-                       "needed as JSON lines, such as {\"query\": ..., \"response\": ..., \"images\": [...]}", path);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is a table, but not a benchmark's (tab-separated, with columns 'index' and "
+                       "'question'); other data is needed as JSON lines, such as {\"query\": ..., \"response\": ..., "
+                       "\"images\": [...]}", path);
     return NB_OK;
 }
 
@@ -98,12 +103,30 @@ static bool holds_json(const char *path)
     return good;
 }
 
+/* A table's rows are looked up by their place, so it cannot be packed: then its first bytes, unpacked, are not those of the file. */
+static nb_status open_table(nb_dataset *d, const char *bytes, size_t n, nb_error *err)
+{
+    int       fd;
+    uint64_t  size;
+    char      first[16] = {0};
+    size_t    look = n < sizeof first ? n : sizeof first;
+    NB_TRY(nb_open_regular(&fd, &size, d->path, err));
+    nb_status status = size < look ? nb_fail(err, NB_ERR_INPUT, "%s: changed while it was read", d->path)
+                                   : nb_read_at(fd, first, look, 0, d->path, err);
+    close(fd);
+    if (!status && memcmp(first, bytes, look))
+        status = nb_fail(err, NB_ERR_UNSUPPORTED, "%s: is a packed benchmark table; unpack it first", d->path);
+    return status ? status : nb_table_stream_open(&d->table, d->path, err);
+}
+
 static nb_status open_stream(nb_dataset *d, nb_error *err)
 {
     if (d->bytes) return nb_json_stream_open_bytes(&d->json, d->path, d->bytes, d->size, err);
     char   bytes[4096], start;
     size_t n;
     NB_TRY(peek(bytes, &n, &start, d->path, err));
+    bool table = start && nb_table_stream_starts(bytes, n);
+    if (d->asked == NB_DATA_TSV || (d->asked == NB_DATA_AUTO && table)) return open_table(d, bytes, n, err);
     bool bracket = start == '{' || start == '[', named = nb_text_stream_named(d->path);
     bool text = d->asked == NB_DATA_TEXT ? named || !bracket : d->asked == NB_DATA_AUTO && named;
     if (text && !(bracket && holds_json(d->path))) return nb_text_stream_open(&d->text, d->path, err);
@@ -136,9 +159,9 @@ static nb_status read_map(nb_dataset *d, const char *given, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: dataset_info.json says that the form is %s, not %s", d->path,
                        nb_data_form_name(form), nb_data_form_name(d->asked));
     d->form = found ? form : d->asked;
-    if (!d->text) return NB_OK;
-    nb_row_map_free(&d->map); /* paragraphs have no columns */
-    d->form = NB_DATA_TEXT;
+    if (!d->text && !d->table) return NB_OK;
+    nb_row_map_free(&d->map); /* paragraphs have no columns, and those of a table have their own names */
+    d->form = d->text ? NB_DATA_TEXT : NB_DATA_TSV;
     return NB_OK;
 }
 
@@ -150,6 +173,7 @@ static nb_status read_row(nb_dataset *d, cJSON **row, nb_error *err)
     const char *paragraph;
     *row = NULL;
     d->line = 0;
+    if (d->table) return nb_table_stream_next(d->table, row, &d->line, err);
     nb_status status = d->json ? nb_json_stream_next(d->json, row, &d->line, err)
                                : nb_text_stream_next(d->text, &paragraph, &d->line, err);
     d->stream_failed = status != NB_OK;
@@ -164,6 +188,7 @@ static nb_status read_row(nb_dataset *d, cJSON **row, nb_error *err)
 /* The form of the first row that can be read is that of the file. */
 static nb_data_form form_of_row(nb_dataset *d, const cJSON *row)
 {
+    if (d->table) return NB_DATA_OPENAI; /* its rows are made so */
     if (d->map.info || d->asked != NB_DATA_AUTO || d->text) return d->form;
     nb_data_form own = nb_row_form(row);
     if (d->form == NB_DATA_AUTO) d->form = own;
@@ -175,6 +200,7 @@ void nb_dataset_close(nb_dataset *d)
     if (!d) return;
     nb_json_stream_close(d->json);
     nb_text_stream_close(d->text);
+    nb_table_stream_close(d->table);
     nb_row_free(&d->current);
     nb_row_map_free(&d->map);
     free(d->path);
@@ -282,11 +308,16 @@ nb_status nb_dataset_next(nb_dataset *d, nb_chat *out, char where[256], bool *en
     return status;
 }
 
+static const nb_reader *reader_of(const nb_dataset *d)
+{
+    return d->table ? NULL : d->json ? nb_json_stream_reader(d->json) : nb_text_stream_reader(d->text);
+}
+
 bool nb_dataset_resume(nb_dataset *d)
 {
     if (!d->stream_failed) return true;
     d->status = NB_OK;
-    return !nb_reader_broken(nb_dataset_reader(d)) && (!d->json || nb_json_stream_resume(d->json));
+    return !nb_reader_broken(reader_of(d)) && (!d->json || nb_json_stream_resume(d->json));
 }
 
 /* ---- questions ------------------------------------------------------------------------------------------------------------- */
@@ -344,7 +375,17 @@ size_t nb_dataset_skipped(const nb_dataset *d)
     return d->skipped;
 }
 
-const nb_reader *nb_dataset_reader(const nb_dataset *d)
+uint64_t nb_dataset_offset(const nb_dataset *d)
 {
-    return d->json ? nb_json_stream_reader(d->json) : nb_text_stream_reader(d->text);
+    return d->table ? nb_table_stream_offset(d->table) : nb_reader_offset(reader_of(d));
+}
+
+uint64_t nb_dataset_size(const nb_dataset *d)
+{
+    return d->table ? nb_table_stream_size(d->table) : nb_reader_size(reader_of(d));
+}
+
+const char *nb_dataset_packing(const nb_dataset *d)
+{
+    return d->table ? NULL : nb_reader_packing(reader_of(d));
 }

@@ -6,13 +6,14 @@
  *     swift     {"query", "response", "system"?, "history"?, "images"?} and the other spellings that ms-swift takes
  *     llava     {"image", "conversations"}: sharegpt with pictures
  *     text      {"text"}, or a plain text file: paragraphs between empty lines
+ *     tsv       VLMEvalKit's benchmark tables: question, options, pictures in base64, answer (dataset_table.h)
  *
  * as JSON lines or one JSON array, plain, gzip or zstd, never held in memory whole.  LLaMA-Factory's dataset_info.json, beside
  * the file or given, renames every column and tag.  A document of the text form is one message of the assistant: text that the
  * model is to predict, so all of it counts as an answer.
  *
  * A row that cannot be used is an error that names file, line and JSON path; preference data (two answers, or a thumb) and
- * sound are refused as such.  Benchmark tables (TSV) are not read here: tools/eval has them.
+ * sound are refused as such.
  */
 #ifndef NB_DATASET_H
 #define NB_DATASET_H
@@ -21,9 +22,10 @@
 #include "runtime/text/chat.h"
 
 typedef enum {
-    NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT, NB_DATA_ALPACA, NB_DATA_SWIFT, NB_DATA_LLAVA, NB_DATA_TEXT
+    NB_DATA_AUTO, NB_DATA_OPENAI, NB_DATA_SHAREGPT, NB_DATA_ALPACA, NB_DATA_SWIFT, NB_DATA_LLAVA, NB_DATA_TEXT,
+    NB_DATA_TSV
 } nb_data_form;
-#define NB_DATA_FORMS "auto|openai|sharegpt|alpaca|swift|llava|text" /* in the order of nb_data_form: choices of a flag */
+#define NB_DATA_FORMS "auto|openai|sharegpt|alpaca|swift|llava|text|tsv" /* in the order of nb_data_form: choices of a flag */
 nb_status nb_data_form_parse(nb_data_form *out, const char *name, nb_error *err);
 const char *nb_data_form_name(nb_data_form form);
 
@@ -61,7 +63,9 @@ const cJSON *nb_dataset_tools(const nb_dataset *d);
 size_t       nb_dataset_rows(const nb_dataset *d);    /* read so far, bad ones included */
 size_t       nb_dataset_line(const nb_dataset *d);    /* of the last row; 0 when it could not be found */
 size_t       nb_dataset_skipped(const nb_dataset *d); /* documents of white space */
-const nb_reader *nb_dataset_reader(const nb_dataset *d); /* for progress, and how the file is packed */
+uint64_t     nb_dataset_offset(const nb_dataset *d);  /* how far the file itself was read, and its size: for progress */
+uint64_t     nb_dataset_size(const nb_dataset *d);
+const char  *nb_dataset_packing(const nb_dataset *d); /* "gzip", "zstd", or NULL */
 
 /* Rows of a file (documents of white space not among them), found without making conversations of them. */
 nb_status    nb_dataset_count(size_t *rows, const char *path, const nb_dataset_options *options, nb_error *err);

@@ -129,8 +129,8 @@ static void close_file(void *context, const nb_data_walk *walk)
     nb_data_report *r = context;
     nb_data_file   *f = &r->files[walk->file];
     f->form = nb_dataset_form(walk->data);
-    f->packing = nb_reader_packing(nb_dataset_reader(walk->data));
-    f->bytes = nb_reader_size(nb_dataset_reader(walk->data));
+    f->packing = nb_dataset_packing(walk->data);
+    f->bytes = nb_dataset_size(walk->data);
     f->rows = nb_dataset_rows(walk->data) - nb_dataset_skipped(walk->data);
     f->skipped = nb_dataset_skipped(walk->data);
     f->lost = walk->lost;
@@ -160,7 +160,7 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
             if (!status)
                 status = count_likeness(r, job, similar, &chat, walk->file, nb_dataset_line(walk->data), where, err);
         }
-        nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_reader_size(nb_dataset_reader(walk->data)),
+        nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_dataset_size(walk->data),
                         job->sources[walk->file].path);
         nb_data_row_free(&row);
         nb_chat_free(&chat);

@@ -182,8 +182,8 @@ static nb_status write_rows(converter *c, nb_error *err)
         }
         if (!status && !end) status = write_row(c, err);
         if (c->data && !end)
-            nb_meter_update(&meter, (size_t)nb_reader_offset(nb_dataset_reader(c->data)),
-                            (size_t)nb_reader_size(nb_dataset_reader(c->data)), c->job->sources[c->file].path);
+            nb_meter_update(&meter, (size_t)nb_dataset_offset(c->data),
+                            (size_t)nb_dataset_size(c->data), c->job->sources[c->file].path);
     }
     nb_meter_finish(&meter);
     return status ? status : flush(c, err);

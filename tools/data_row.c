@@ -192,5 +192,5 @@ void nb_data_walk_close(nb_data_walk *w)
 
 double nb_data_progress(const nb_data_walk *w)
 {
-    return w->data ? (double)nb_reader_offset(nb_dataset_reader(w->data)) : 0;
+    return w->data ? (double)nb_dataset_offset(w->data) : 0;
 }

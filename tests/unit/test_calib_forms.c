@@ -35,6 +35,7 @@ typedef struct {
 
 #define OK_AUTO(form) NB_DATA_AUTO, NB_DATA_##form, NB_OK
 #define BAD(status) NB_DATA_AUTO, NB_DATA_AUTO, NB_ERR_##status
+#define B64 "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8="
 #define QA "{\"role\":\"user\",\"content\":\"Q\"},{\"role\":\"assistant\",\"content\":\"A\"}"
 
 static const form_case cases[] = {
@@ -142,7 +143,29 @@ static const form_case cases[] = {
      "neither a mark for them nor a message of the user"},
     {"Parquet", "x.parquet", "PAR1xxxxPAR1", BAD(UNSUPPORTED), "Parquet"},
     {"Arrow", "x.arrow", "ARROW1xxxx", BAD(UNSUPPORTED), "Arrow"},
-    {"a table", "x.tsv", "index\tquestion\n0\tQ\n", BAD(UNSUPPORTED), "nibble eval"},
+    {"a table of something else", "x.tsv", "index\tname\n0\tQ\n", BAD(UNSUPPORTED), "is a table, but not a benchmark's"},
+    {"commas", "x.csv", "index,question\n0,Q\n", BAD(UNSUPPORTED), "is a table, but not a benchmark's"},
+    /* ---- benchmark tables (the base64 of pictures is not looked at here) ---- */
+    {"a table", "x.tsv", "index\tquestion\tanswer\n0\tQ\tA\n1\tR\t\n", OK_AUTO(TSV), "2 user[text Q] assistant[text A]; 3 user[text R]; "},
+    {"a table under another name", "x.data", "\xef\xbb\xbfquestion\tindex\r\nQ\t1\r\n", OK_AUTO(TSV), "2 user[text Q]; "},
+    {"options and a hint", "x.tsv", "index\thint\tquestion\tA\tB\tC\tanswer\n7\tH\t\"Q\n\"\"x\"\"\"\tyes\t\tno\tC\n8\tnan\tQ\tyes\tno\t\tA\n",
+     OK_AUTO(TSV), "2 user[text Hint: H\nQuestion: Q\n\"x\"\nOptions:\nA. yes\nC. no\nPlease select the correct answer from the options "
+     "above.] assistant[text C]; 4 user[text Question: Q\nOptions:\nA. yes\nB. no\nPlease select the correct answer from the options "
+     "above.] assistant[text A]; "},
+    {"a hint alone, and a list of answers", "x.tsv", "index\thint\tquestion\tanswer\n7\tH\tQ\t\"['it''s', 'b']\"\n8\t\tQ\t\"[\"\"it's\"\", 'b']\"\n",
+     OK_AUTO(TSV), "2 user[text Hint: H\nQuestion: Q] assistant[text ['it''s', 'b']]; 3 user[text Q] assistant[text it's]; "},
+    {"pictures of a table", "x.tsv", "index\timage\timage_path\tquestion\n0\t" B64 "\t\tQ\n1\t0\tx.png\tR\n2\t['ab','cd']\t\tS\n3\t\t['a.png','b.png']\tT\n"
+     "4\t\tc.png\tU\n", OK_AUTO(TSV), "2 user[image data:image;base64," B64 "|text Q]; 3 user[image data:image;base64," B64 "|text R]; "
+     "4 user[image data:image;base64,ab|image data:image;base64,cd|text S]; 5 user[image a.png|image b.png|text T]; "
+     "6 user[image c.png|text U]; "},
+    {"asked as a table", "x.tsv", "index\tname\n0\tQ\n", NB_DATA_TSV, NB_DATA_AUTO, NB_ERR_INPUT, "no column 'question'"},
+    {"a table without an index", "x.tsv", "id\tquestion\n0\tQ\n", BAD(INPUT), "no column 'index'"},
+    {"a table's picture elsewhere", "x.tsv", "index\timage\tquestion\n0\t5\tQ\n", BAD(INPUT), "line 2 (index 0): the image cell '5' is not the index"},
+    {"a table's picture nowhere", "x.tsv", "index\timage\tquestion\n0\t1\tQ\n1\t\tQ\n", BAD(INPUT), "the row at line 3, which has none"},
+    {"a table's circle of pictures", "x.tsv", "index\timage\tquestion\n0\t1\tQ\n1\t0\tQ\n", BAD(INPUT), "is not the index"},
+    {"a table in Latin-1", "x.tsv", "index\tquestion\n0\tcaf\xe9\n", BAD(INPUT), "line 2 (index 0): the column 'question' is not UTF-8"},
+    {"a question that is not there", "x.tsv", "index\tquestion\n0\t\n", BAD(INPUT), "the question is empty"},
+    {"a quote that never ends", "x.tsv", "index\tquestion\n0\t\"Q\n", BAD(INPUT), "never closed"},
     {"prose as JSON", "x.jsonl", "Hello\n", BAD(INPUT), "line 1, column 1: expected a value"},
     {"alpaca rows among messages", NULL, "{\"messages\":[" QA "]}\n{\"instruction\":\"Q\",\"output\":\"A\"}", BAD(INPUT), "line 2: has no 'messages'"},
     {"a text file with a NUL", "n.txt", NULL, BAD(INPUT), "NUL"},
@@ -422,7 +445,7 @@ static void form_names(void **state)
     nb_buf       all = {0};
     nb_error     err;
     nb_data_form form;
-    for (int i = 0; i <= NB_DATA_TEXT; i++) {
+    for (int i = 0; i <= NB_DATA_TSV; i++) {
         nb_buf_printf(&all, "%s%s", i ? "|" : "", nb_data_form_name((nb_data_form)i));
         OK(nb_data_form_parse(&form, nb_data_form_name((nb_data_form)i), &err), &err);
         assert_int_equal(form, i);

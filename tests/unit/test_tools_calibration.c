@@ -103,8 +103,39 @@ static void quantize_takes_several_files(void **state)
     OK(nb_remove_folder(out, &err), &err);
 }
 
+/* Benchmark tables are calibration data too: every one of the demo's, and what comes out of a conversion. */
+static void tables_calibrate(void **state)
+{
+    (void)state;
+    static const char packed[] = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\xcc\x4b\x49\xad\xe0\x2c\x2c\x4d\x2d\x2e\xc9\xcc\xcf\xe3"
+                                 "\x32\xe0\x0c\xe4\x02\x00\x83\xaf\xf5\x89\x13\x00\x00\x00"; /* index, question; 0, Q */
+    static const struct { const char *name; int rows, pictures; } tables[] = {{"docvqa", 100, 100}, {"mathvista", 81, 81}, {"mmmu", 100, 200}};
+    const char *model = unit_path("tools/demo/model");
+    char        path[1200], out[200];
+    nb_error    err;
+    for (size_t i = 0; i < NB_COUNT(tables); i++) {
+        snprintf(path, sizeof path, "%s/demo_%s.tsv", unit_path("tools/demo/eval"), tables[i].name);
+        ENDS(0, "data", "check", path, "--model", model, "--deep", "--json");
+        cJSON *tree = printed_json();
+        NEAR(number(tree, "good"), tables[i].rows, 0);
+        NEAR(number(tree, "pictures"), tables[i].pictures, 0);
+        NEAR(number(tree, "without_answer"), 0, 0);
+        cJSON_Delete(tree);
+    }
+    snprintf(out, sizeof out, "%s/tabled", folder);
+    ENDS(0, "quantize", model, "--out", out, "--data", path, "--data-format", "tsv", "--samples", "2", "--json");
+    cJSON *tree = printed_json();
+    assert_true(number(tree, "image_tokens") > 0);
+    cJSON_Delete(tree);
+    OK(nb_remove_folder(out, &err), &err);
+    OK(nb_file_write_atomic(write_file("t.tsv.gz", ""), packed, sizeof packed - 1, &err), &err);
+    snprintf(path, sizeof path, "%s/t.tsv.gz", folder);
+    ENDS(5, "data", "check", path);
+    holds(printed[1], "is a packed benchmark table; unpack it first");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
