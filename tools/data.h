@@ -44,6 +44,7 @@ typedef struct {
     size_t         tokens[3];  /* by nb_modality; text 0 without a tokenizer */
     size_t         answer;     /* tokens of answers among those of text */
     nb_rendered    prompt;     /* filled by nb_data_measure */
+    bool           failed;     /* a picture could not be had, the rest is zero */
 } nb_data_row;
 void nb_data_row_free(nb_data_row *r); /* zeroes it */
 

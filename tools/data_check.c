@@ -151,6 +151,8 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
         if (!status && end) break;
         if (!walk->data) break; /* a file that could not be opened */
         if (!status && job->tokens) status = nb_data_measure(&row, job, &chat, nb_dataset_root(walk->data), where, err);
+        bool picture = status == NB_ERR_IO || status == NB_ERR_ARGUMENT; /* not fetched in time, or not to be fetched */
+        if (row.failed && picture) status = NB_ERR_INPUT;
         if (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED) {
             r->files[walk->file].bad++;
             status = add_line(&r->bad, err->text, job->listed, err);

@@ -146,6 +146,7 @@ nb_status nb_data_measure(nb_data_row *out, const nb_data_job *job, const nb_cha
     if (!status && job->tokens) status = measure_media(out, job, chat, root, where, err);
     if (!status && job->tokens && job->tokenizer) status = measure_text(out, job->tokenizer, err);
     if (status) nb_data_row_free(out);
+    out->failed = status != NB_OK;
     return status;
 }
 

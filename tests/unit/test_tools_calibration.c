@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "program.h"
+#include "runtime/vision/media_cache.h"
 
 static void write_rows(char path[160], const char *name, int count)
 {
@@ -134,8 +135,40 @@ static void tables_calibrate(void **state)
     holds(printed[1], "is a packed benchmark table; unpack it first");
 }
 
+/* Pictures behind addresses: from the cache when offline, refused with what to do when they are not there. */
+static void offline_reads_the_cache(void **state)
+{
+    (void)state;
+    char     cache[200], chats[160];
+    nb_buf   picture;
+    nb_error err;
+    snprintf(cache, sizeof cache, "%s/cache", (write_file("x", ""), folder));
+    snprintf(chats, sizeof chats, "%s", write_file("remote.jsonl", "{\"query\":\"<image>Q\",\"response\":\"A\",\"images\":[\"https://example.org/a.png\"]}\n"));
+    ENDS(5, "data", "check", chats, "--offline", "--media-cache", cache);
+    holds(printed[0], "https://example.org/a.png: is not in the media cache");
+    ENDS(5, "data", "check", chats, "--offline", "--media-cache", "none");
+    holds(printed[0], "refused here (offline)");
+    OK(nb_file_read(&picture, unit_path("tools/demo/calib/images/chat-0000-0.png"), 1 << 20, &err), &err);
+    nb_media_cache_put(cache, 0, "https://example.org/a.png", picture.data, picture.size);
+    nb_buf_free(&picture);
+    if (!nb_media_cache_get(&picture, cache, "https://example.org/a.png", 1 << 20)) skip(); /* built without http */
+    nb_buf_free(&picture);
+    ENDS(0, "data", "check", chats, "--offline", "--media-cache", cache, "--deep");
+    setenv("XDG_CACHE_HOME", folder, 1); /* its usual place is another folder */
+    ENDS(5, "data", "check", chats, "--offline");
+    holds(printed[0], "nibble/media");
+    unsetenv("XDG_CACHE_HOME");
+    for (int i = 0; i < 2; i++) {
+        char below[240];
+        snprintf(below, sizeof below, "%s/%s", cache, i ? "sha256" : "address");
+        OK(nb_remove_folder(below, &err), &err);
+    }
+    rmdir(cache);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate),
+                                       cmocka_unit_test(offline_reads_the_cache)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
