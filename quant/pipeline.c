@@ -118,6 +118,15 @@ static nb_status plan_output(nb_job *job, nb_error *err)
     return NB_OK;
 }
 
+/* Calibration on chats that are nobody's own is a choice with quality at stake. */
+static void note_builtin(nb_quantize_report *r, const nb_samples_options *data)
+{
+    for (size_t i = 0; i < data->source_count; i++)
+        if (data->sources[i].bytes && r->sources[i].samples)
+            nb_buf_printf(&r->notes, "%zu of %zu conversations are from %s, which knows nothing of what the model is for: chats of your "
+                          "own (--data) calibrate better\n", r->sources[i].samples, r->samples, data->sources[i].path);
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -132,6 +141,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     r->sources = job->samples.by_source; /* handed over */
     r->source_count = job->samples.source_count;
     job->samples.by_source = NULL;
+    note_builtin(r, &job->options.data);
     for (int i = 0; i < 3; i++) {
         r->tokens_by_modality[i] = job->samples.by_modality[i];
         weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];

@@ -16,7 +16,7 @@ typedef struct {
     nb_strings     data;
     const char    *model, *dataset_info, *out;
     int64_t        rows, skip, listed, seq_len, samples;
-    bool           tokens, deep, force, skip_bad;
+    bool           tokens, deep, force, skip_bad, builtin;
 } options;
 
 static const char *const verb_names[] = {"check", "show", "convert"};
@@ -43,6 +43,8 @@ static const nb_arg data_args[] = {
      .help = "show: rows passed over first"},
     {.name = "list", .type = NB_ARG_INT, AT(listed), .min = 0, .max = 1e6, .text = "20", .group = "Rows",
      .help = "check: bad rows, long rows and duplicates listed at most, each"},
+    {.name = "builtin-data", .type = NB_ARG_BOOL, AT(builtin), .text = "false", .group = "Rows",
+     .help = "the chats that nibble carries for calibration"},
     {.name = "samples", .aliases = "nsamples,num-samples", .type = NB_ARG_INT, AT(samples), .min = 0, .max = 1e9, .text = "0",
      .group = "Rows", .help = "convert: rows to take, each file its weight's share as in quantize; 0 is all"},
     {.name = "out", .brief = "o", .aliases = "output", .type = NB_ARG_STRING, AT(out), .metavar = "FILE", .group = "Result",
@@ -64,8 +66,9 @@ static const nb_arg_block blocks[] = {
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
 
-static nb_status find_verb(size_t *out, const nb_strings *words, const nb_strings *data, nb_error *err)
+static nb_status find_verb(size_t *out, const options *opt, nb_error *err)
 {
+    const nb_strings *words = &opt->words;
     for (*out = 0; *out < NB_COUNT(verbs) && strcmp(words->items[0], verb_names[*out]) != 0; ++*out)
         ;
     const char *near = nb_nearest(words->items[0], verb_names, NB_COUNT(verbs));
@@ -73,7 +76,7 @@ static nb_status find_verb(size_t *out, const nb_strings *words, const nb_string
         return nb_fail(err, NB_ERR_ARGUMENT, "data: unknown verb '%s'; did you mean '%s'?", words->items[0], near);
     if (*out == NB_COUNT(verbs))
         return nb_fail(err, NB_ERR_ARGUMENT, "data: '%s' is not one of check, show, convert", words->items[0]);
-    if (words->count < 2 && !data->count) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
+    if (words->count < 2 && !opt->data.count && !opt->builtin) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
     return NB_OK;
 }
 
@@ -107,11 +110,12 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_data_job    job = {0};
     size_t         verb;
     (void)args;
-    NB_TRY(find_verb(&verb, &opt->words, &opt->data, err));
+    NB_TRY(find_verb(&verb, opt, err));
     nb_data_sources sources = {0};
     nb_strings      files = {opt->words.items + 1, opt->words.count - 1};
     nb_status       status = nb_data_sources_add(&sources, &files, "FILE", err);
     if (!status) status = nb_data_sources_add(&sources, &opt->data, "--data", err);
+    if (!status && opt->builtin) status = nb_data_sources_add_builtin(&sources, err);
     if (!status && verbs[verb] == nb_data_convert) status = nb_data_sources_check(&sources, opt->samples, err);
     if (!status) status = prepare(&job, opt, &sources, err);
     if (!status) status = verbs[verb](&job, err);

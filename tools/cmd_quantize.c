@@ -77,6 +77,8 @@ static const nb_arg quantize_args[] = {
      AT(data), .metavar = "FILE[:WEIGHT]", .group = "Calibration data",
      .help = "chats like those the model will see: OpenAI messages or sharegpt, JSON or JSON lines; of several files each gives "
              "its weight's share of --samples (1 where none is written)"},
+    {.name = "builtin-data", .type = NB_ARG_BOOL, AT(builtin_data), .text = "false", .group = "Calibration data",
+     .help = "calibrate on 68 chats in 21 languages that nibble carries, alone or beside --data; your own calibrate better"},
     {.name = "samples",
      .aliases = "nsamples,num-samples,max-calib-samples,num-calibration-samples,calib-samples,quant-n-samples,"
                 "export-quantization-nsamples",
@@ -217,7 +219,8 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (opt->group == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "--group-size 0: a group has at least one weight; -1 is a whole row");
     if (!opt->sources.count && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
-        return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not)",
+        return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not, and "
+                       "--builtin-data has some)",
                        nb_quantize_methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
     NB_TRY(nb_data_sources_check(&opt->sources, opt->samples, err));
     if (awq_format && nb_quantize_bits[opt->bits] != 4)
@@ -357,6 +360,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     char               *spool = NULL;
     nb_status           s = settle(args, opt, err);
     if (s == NB_OK) s = nb_data_sources_add(&opt->sources, &opt->data, "--data", err);
+    if (s == NB_OK && opt->builtin_data) s = nb_data_sources_add_builtin(&opt->sources, err);
     if (s == NB_OK) s = check(opt, err);
     if (s == NB_OK) s = settle_pixels(args, opt, err);
     if (s == NB_OK) s = fill(&q, opt, err);

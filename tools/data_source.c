@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/io/file.h"
+#include "tools/builtin/builtin.h"
 
 enum { MOST_WEIGHT = 1000000 };
 
@@ -32,6 +33,20 @@ nb_status nb_data_sources_add(nb_data_sources *out, const nb_strings *words, con
     size_t capacity = out->count;
     NB_TRY(nb_grow(&out->items, &capacity, out->count + (size_t)words->count + 1, sizeof *out->items, flag, err));
     for (int i = 0; i < words->count; i++) NB_TRY(add_word(out, words->items[i], flag, err));
+    return NB_OK;
+}
+
+nb_status nb_data_sources_add_builtin(nb_data_sources *out, nb_error *err)
+{
+    size_t capacity = out->count;
+    char  *name = nb_strdup(NB_BUILTIN_NAME);
+    if (!name) return nb_fail(err, NB_ERR_MEMORY, "--builtin-data: out of memory");
+    nb_status status = nb_grow(&out->items, &capacity, out->count + 1, sizeof *out->items, "--builtin-data", err);
+    if (status) {
+        free(name);
+        return status;
+    }
+    out->items[out->count++] = (nb_data_source){.path = name, .weight = 1, .bytes = nb_builtin_chats, .size = nb_builtin_chats_size};
     return NB_OK;
 }
 

@@ -14,7 +14,7 @@ typedef struct {
     int         method, bits, format, act_order, propagate, data_format;
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
+    bool        sym, duo, clip, static_groups, true_sequential, shuffle, builtin_data, force, dry_run, no_resume;
     const char *dataset_info, *modality_weights;
     nb_strings  data, lora, keep, set;
     nb_data_sources sources; /* what data names */

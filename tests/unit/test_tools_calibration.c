@@ -166,9 +166,40 @@ static void offline_reads_the_cache(void **state)
     rmdir(cache);
 }
 
+/* The chats inside the program: whole, varied, and never mistaken for one's own. */
+static void builtin_data(void **state)
+{
+    (void)state;
+    char        out[200];
+    nb_error    err;
+    const char *model = unit_path("tools/demo/model");
+    ENDS(0, "data", "check", "--builtin-data", "--model", model, "--deep", "--json");
+    cJSON *tree = printed_json();
+    NEAR(number(tree, "good"), 68, 0);
+    NEAR(number(tree, "with_pictures"), 20, 0);
+    NEAR(number(tree, "without_answer"), 0, 0);
+    NEAR(number(tree, "exact_duplicates"), 0, 0);
+    NEAR(number(nb_json_find(tree, "duplicates"), "count"), 0, 0);
+    cJSON_Delete(tree);
+    snprintf(out, sizeof out, "%s/builtin", (write_file("x", ""), folder));
+    ENDS(2, "quantize", model, "--out", out);
+    holds(printed[1], "--builtin-data has some");
+    ENDS(0, "quantize", model, "--out", out, "--builtin-data", "--samples", "4", "--json");
+    tree = printed_json();
+    NEAR(number(tree, "samples"), 4, 0);
+    assert_true(number(tree, "image_tokens") > 0); /* among the first four already */
+    holds(nb_json_find(tree, "notes")->valuestring, "4 of 4 conversations are from the built-in data");
+    assert_true(cJSON_IsTrue(nb_json_find(nb_json_find(nb_json_find(tree, "recipe"), "quantize"), "builtin_data")));
+    cJSON_Delete(tree);
+    OK(nb_remove_folder(out, &err), &err);
+    ENDS(0, "quantize", model, "--out", out, "--builtin-data", "--data", unit_path("tools/demo/calib/chat.jsonl"), "--samples", "4");
+    holds(printed[1], "2 of 4 conversations are from the built-in data");
+    OK(nb_remove_folder(out, &err), &err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate),
-                                       cmocka_unit_test(offline_reads_the_cache)};
+                                       cmocka_unit_test(offline_reads_the_cache), cmocka_unit_test(builtin_data)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
