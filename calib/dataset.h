@@ -18,6 +18,7 @@
 #ifndef NB_DATASET_H
 #define NB_DATASET_H
 
+#include "kernels/threads.h"
 #include "runtime/io/json.h"
 #include "runtime/text/chat.h"
 
@@ -42,6 +43,15 @@ typedef struct {
     const char  *dataset_info; /* path or NULL: dataset_info.json beside the file is used when it lists the file */
     const char  *image_root;   /* NULL: the folder of the data file */
     bool         need_answer;  /* rows whose last message is not the assistant's are refused */
+    bool         drop_rows;    /* nb_dataset_messages and _tools are not asked for */
+    /* With a pool, rows of JSON are read ahead (256 of them or 2 MiB) and made into chats by all its threads; they come in their order all
+     * the same, so nothing but the speed depends on it.  nb_dataset_next must then not be called from inside a loop of the pool. */
+    nb_pool     *pool;
+    /* What a caller wants to know of each chat, found out on those threads too: look fills look_size zeroed bytes, which
+     * nb_dataset_seen gives with the row.  NULL: nothing.  It must not write anywhere else. */
+    void       (*look)(const void *context, const nb_chat *chat, void *seen);
+    const void  *look_context;
+    size_t       look_size;
 } nb_dataset_options;
 
 typedef struct nb_dataset nb_dataset;
@@ -60,7 +70,8 @@ bool         nb_dataset_resume(nb_dataset *d);
 /* The row that nb_dataset_next gave last, as OpenAI-style messages and tools (NULL: none).  Valid until the next call. */
 const cJSON *nb_dataset_messages(const nb_dataset *d);
 const cJSON *nb_dataset_tools(const nb_dataset *d);
-size_t       nb_dataset_rows(const nb_dataset *d);    /* read so far, bad ones included */
+const void  *nb_dataset_seen(const nb_dataset *d);    /* what options.look found out about it */
+size_t       nb_dataset_rows(const nb_dataset *d);    /* given so far, bad ones included */
 size_t       nb_dataset_line(const nb_dataset *d);    /* of the last row; 0 when it could not be found */
 size_t       nb_dataset_skipped(const nb_dataset *d); /* documents of white space */
 uint64_t     nb_dataset_offset(const nb_dataset *d);  /* how far the file itself was read, and its size: for progress */

@@ -15,7 +15,7 @@ typedef struct {
     nb_strings     words; /* the verb, then files */
     nb_strings     data;
     const char    *model, *dataset_info, *out;
-    int64_t        rows, skip, listed, seq_len, samples;
+    int64_t        threads, rows, skip, listed, seq_len, samples;
     bool           tokens, deep, force, skip_bad, builtin;
 } options;
 
@@ -37,6 +37,8 @@ static const nb_arg data_args[] = {
      .text = "4096", .group = "Tokens", .help = "check: longer rows are listed as dropped, as quantize would; 0 is no limit"},
     {.name = "deep", .type = NB_ARG_BOOL, AT(deep), .text = "false", .group = "Tokens",
      .help = "decode every picture whole and fetch those behind addresses, instead of looking at headers"},
+    {.name = "threads", .brief = "t", .type = NB_ARG_INT, AT(threads), .min = 0, .max = 1024, .text = "0", .shown = "one per CPU",
+     .group = "Rows", .advanced = true, .help = "threads that read rows; the report does not depend on it"},
     {.name = "rows", .brief = "n", .type = NB_ARG_INT, AT(rows), .min = 1, .max = 1e9, .text = "3", .group = "Rows",
      .help = "show: prompts to print"},
     {.name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "Rows",
@@ -117,9 +119,13 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (!status) status = nb_data_sources_add(&sources, &opt->data, "--data", err);
     if (!status && opt->builtin) status = nb_data_sources_add_builtin(&sources, err);
     if (!status && verbs[verb] == nb_data_convert) status = nb_data_sources_check(&sources, opt->samples, err);
+    nb_pool *pool = NULL;
     if (!status) status = prepare(&job, opt, &sources, err);
+    if (!status && verbs[verb] != nb_data_show) status = nb_pool_new(&pool, (int)opt->threads, err);
+    job.dataset.pool = pool;
     if (!status) status = verbs[verb](&job, err);
     nb_tokenizer_close(job.tokenizer);
+    nb_pool_free(pool);
     nb_data_sources_free(&sources);
     return status;
 }

@@ -11,6 +11,7 @@
 #include "tools/cli/progress.h"
 #include "tools/data.h"
 #include "tools/data_report.h"
+#include "tools/data_script.h"
 #include "tools/data_similar.h"
 
 static nb_status add_line(nb_data_list *list, const char *text, int64_t limit, nb_error *err)
@@ -28,6 +29,27 @@ static void free_list(nb_data_list *list)
     for (size_t i = 0; i < list->count; i++) free(list->lines[i]);
     free(list->lines);
     *list = (nb_data_list){0};
+}
+
+/* What is found out about a chat while others are read. */
+typedef struct {
+    nb_similar_sketch sketch;
+    nb_script_count   scripts;
+} looked;
+
+static void look(const void *context, const nb_chat *chat, void *seen)
+{
+    looked *l = seen;
+    nb_similar_look(context, &l->sketch, chat);
+    for (int i = 0; i < chat->count; i++)
+        for (int j = 0; j < chat->messages[i].count; j++)
+            if (chat->messages[i].parts[j].kind == NB_PART_TEXT) nb_script_add(&l->scripts, chat->messages[i].parts[j].text);
+}
+
+static void count_scripts(nb_data_report *r, const nb_script_count *c)
+{
+    for (int i = 0; i < NB_SCRIPTS; i++) r->scripts[i] += c->characters[i];
+    r->script_rows[nb_script_main(c)]++;
 }
 
 static void count_role(nb_data_report *r, const char *role)
@@ -108,10 +130,10 @@ static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_d
     return add_line(&r->too_long, text, job->listed, err);
 }
 
-static nb_status count_likeness(nb_data_report *r, const nb_data_job *job, nb_similar *similar, const nb_chat *chat, int file,
-                                size_t line, const char *where, nb_error *err)
+static nb_status count_likeness(nb_data_report *r, const nb_data_job *job, nb_similar *similar, const nb_similar_sketch *sketch,
+                                int file, size_t line, const char *where, nb_error *err)
 {
-    nb_similar_match match = nb_similar_add(similar, chat, file, line);
+    nb_similar_match match = nb_similar_add_sketch(similar, sketch, file, line);
     char             text[512], like[32] = "is the same as";
     if (match.file < 0) return NB_OK;
     if (!match.exact) snprintf(like, sizeof like, "is like (%.2f)", match.share);
@@ -159,8 +181,10 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
         } else if (!status) {
             count_chat(r, &chat);
             status = count_row(r, job, &row, walk->file, where, err);
+            const looked *l = nb_dataset_seen(walk->data);
+            count_scripts(r, &l->scripts);
             if (!status)
-                status = count_likeness(r, job, similar, &chat, walk->file, nb_dataset_line(walk->data), where, err);
+                status = count_likeness(r, job, similar, &l->sketch, walk->file, nb_dataset_line(walk->data), where, err);
         }
         nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_dataset_size(walk->data),
                         job->sources[walk->file].path);
@@ -174,12 +198,17 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
 nb_status nb_data_check(const nb_data_job *job, nb_error *err)
 {
     nb_data_report *r = NULL;
-    nb_data_walk    walk = {.job = job};
+    nb_data_job     own = *job;
+    nb_data_walk    walk = {.job = &own};
     nb_similar     *similar = NULL;
     nb_buf          text = {0};
     NB_TRY(nb_alloc(&r, 1, sizeof *r, "the report", err));
     nb_status status = nb_alloc(&r->files, (size_t)job->count, sizeof *r->files, "the report", err);
     if (!status) status = nb_similar_new(&similar, err);
+    own.dataset.drop_rows = true;
+    own.dataset.look = look;
+    own.dataset.look_context = similar;
+    own.dataset.look_size = sizeof(looked);
     if (!status) status = check_rows(r, &walk, similar, err);
     if (!status) {
         nb_data_report_print(&text, r, job);

@@ -90,6 +90,29 @@ static void print_rows(nb_buf *out, const nb_data_report *r)
     nb_buf_str(out, "\n");
 }
 
+/* The largest first, those of a tenth of a percent and more. */
+static void print_scripts(nb_buf *out, const nb_data_report *r)
+{
+    uint64_t total = 0, before = UINT64_MAX;
+    int      shown = 0, last = -1;
+    for (int i = 0; i < NB_SCRIPTS; i++) total += r->scripts[i];
+    if (!total) return;
+    nb_buf_str(out, "scripts     ");
+    for (;; shown++) {
+        int best = -1;
+        for (int i = 0; i < NB_SCRIPTS; i++) {
+            bool later = r->scripts[i] < before || (r->scripts[i] == before && i > last);
+            if (later && r->scripts[i] * 1000 >= total && (best < 0 || r->scripts[i] > r->scripts[best])) best = i;
+        }
+        if (best < 0) break;
+        nb_buf_printf(out, "%s%s %.1f %%", shown ? ", " : "", nb_script_name((nb_script)best), 100.0 * (double)r->scripts[best] / (double)total);
+        if (r->script_rows[best]) nb_buf_printf(out, " (%llu rows)", (unsigned long long)r->script_rows[best]);
+        before = r->scripts[best];
+        last = best;
+    }
+    nb_buf_str(out, "\n");
+}
+
 static void print_pictures(nb_buf *out, const nb_data_report *r, const nb_data_job *job)
 {
     int64_t suggested = nb_data_suggest_pixels(r, job);
@@ -163,6 +186,7 @@ static void print_page(nb_buf *out, const nb_data_report *r, const nb_data_job *
 {
     print_files(out, r, job);
     print_rows(out, r);
+    print_scripts(out, r);
     if (job->tokens) print_pictures(out, r, job);
     print_tokens(out, r, job);
     if (r->bad.total) nb_buf_printf(out, "\nbad: %llu rows cannot be used\n", (unsigned long long)r->bad.total);
@@ -229,6 +253,14 @@ static void print_json(nb_buf *out, const nb_data_report *r, const nb_data_job *
     for (int i = 0; i < r->role_count; i++) nb_emit_int(&e, r->roles[i].name, (int64_t)r->roles[i].count);
     nb_emit_close(&e);
     emit_histogram(&e, "answers_per_row", &r->turns);
+    for (int k = 0; k < 2; k++) {
+        nb_emit_open(&e, k ? "rows_by_script" : "scripts", '{');
+        for (int i = 0; i < NB_SCRIPTS; i++) {
+            uint64_t n = k ? r->script_rows[i] : r->scripts[i];
+            if (n) nb_emit_int(&e, nb_script_name((nb_script)i), (int64_t)n);
+        }
+        nb_emit_close(&e);
+    }
     nb_emit_int(&e, "with_pictures", (int64_t)r->with_pictures);
     nb_emit_int(&e, "with_videos", (int64_t)r->with_videos);
     nb_emit_int(&e, "with_tools", (int64_t)r->with_tools);

@@ -4,6 +4,7 @@
 
 #include "tools/data.h"
 #include "tools/data_histogram.h"
+#include "tools/data_script.h"
 
 enum { NB_DATA_ROLES = 12 };
 
@@ -38,6 +39,8 @@ typedef struct {
     uint64_t     by_modality[3], answer_tokens;
     uint64_t     text_bytes, pictures, videos, not_looked_at, shrunk;
     uint64_t     with_pictures, with_videos, with_tools, with_system, without_answer;
+    uint64_t     scripts[NB_SCRIPTS];         /* characters of each */
+    uint64_t     script_rows[NB_SCRIPTS + 1]; /* rows by their main script; the last: of none */
     uint64_t     same;       /* of alike, those word for word */
     nb_data_list bad, too_long, alike;
 } nb_data_report;

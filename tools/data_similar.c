@@ -12,20 +12,13 @@
 
 enum { BINS = 64, BANDS = 16, SLOTS = NB_SIMILAR_ROWS, FEW = 8 };
 
-typedef struct {
-    uint8_t  signature[BINS];
-    uint64_t words; /* hash of all of them in order: equal for equal texts */
-    size_t   line;
-    int      file;
-    int      runs;  /* in the set, repetitions counted; few make a poor estimate */
-} entry;
+typedef nb_similar_sketch entry;
 
 struct nb_similar {
     entry    *rows;  /* [NB_SIMILAR_ROWS] a ring */
     uint32_t *slots; /* [BANDS, SLOTS] number of a row + 1; 0: none */
     size_t    count;
     uint8_t   kind[256]; /* of a byte: what read_text does with it */
-    uint8_t   lower[256];
 };
 
 enum { SPACE, WORD, ALONE }; /* ALONE: begins a character of three or four bytes, which is a word of its own */
@@ -56,19 +49,46 @@ static void add_word(sketch *k, uint64_t word)
     k->runs++;
 }
 
+/* 'A' to 'Z' among eight bytes in lower case: an addition shows in the top bit which bytes of ASCII are in the range, and 0x80 >> 2
+ * is what lower case adds. */
+static uint64_t lower_case(uint64_t x)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t       seven = x & ~high;
+    return x | ((seven + ones * (0x80 - 'A')) & ~(seven + ones * (0x7f - 'Z')) & ~x & high) >> 2;
+}
+
+/* A word is hashed eight bytes at a time, the last ones filled up with zeros, which no text holds.  end: of the text. */
+static uint64_t hash_word(const unsigned char *p, size_t n, const unsigned char *end)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (;; p += 8, n -= 8) {
+        uint64_t x = 0;
+        if (end - p >= 8) {
+            memcpy(&x, p, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            if (n < 8) x &= ~(uint64_t)0 >> (64 - 8 * n);
+#else
+            if (n < 8) x &= ~(uint64_t)0 << (64 - 8 * n);
+#endif
+        } else {
+            memcpy(&x, p, n < 8 ? n : 8);
+        }
+        h = (h ^ lower_case(x)) * 0x9fb21c651e98df25u;
+        h ^= h >> 29;
+        if (n <= 8) return h;
+    }
+}
+
 static void read_text(const nb_similar *s, sketch *k, const char *text)
 {
-    const uint64_t seed = 0xcbf29ce484222325u;
-    uint64_t       word = seed;
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (s->kind[*p] == WORD) {
-            word = (word ^ s->lower[*p]) * 0x100000001b3u;
-            continue;
-        }
-        if (word != seed) add_word(k, word);
-        word = s->kind[*p] == ALONE ? (seed ^ *p) * 0x100000001b3u : seed;
+    const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
+    while (p < end) {
+        const unsigned char *begin = p;
+        if (s->kind[*p++] == SPACE) continue;
+        while (s->kind[*p] == WORD) p++; /* the NUL at the end is none */
+        add_word(k, hash_word(begin, (size_t)(p - begin), end));
     }
-    if (word != seed) add_word(k, word);
 }
 
 static void read_chat(const nb_similar *s, sketch *k, const nb_chat *chat)
@@ -113,13 +133,27 @@ static uint32_t *slot_of(const nb_similar *s, const entry *e, int band)
     return &s->slots[(size_t)band * SLOTS + (size_t)(mix(four) % SLOTS)];
 }
 
+void nb_similar_look(const nb_similar *s, nb_similar_sketch *out, const nb_chat *chat)
+{
+    sketch k;
+    *out = (nb_similar_sketch){0};
+    read_chat(s, &k, chat);
+    finish(out, &k);
+}
+
 nb_similar_match nb_similar_add(nb_similar *s, const nb_chat *chat, int file, size_t line)
 {
+    nb_similar_sketch made;
+    nb_similar_look(s, &made, chat);
+    return nb_similar_add_sketch(s, &made, file, line);
+}
+
+nb_similar_match nb_similar_add_sketch(nb_similar *s, const nb_similar_sketch *made, int file, size_t line)
+{
     nb_similar_match best = {.file = -1};
-    sketch           k;
-    entry            e = {.file = file, .line = line};
-    read_chat(s, &k, chat);
-    finish(&e, &k);
+    entry            e = *made;
+    e.file = file;
+    e.line = line;
     uint32_t number = (uint32_t)(s->count++ % NB_SIMILAR_ROWS);
     for (int band = 0; band < BANDS; band++) {
         uint32_t    *slot = slot_of(s, &e, band);
@@ -151,7 +185,6 @@ nb_status nb_similar_new(nb_similar **out, nb_error *err)
     for (int c = 1; c < 256; c++) {
         bool upper = c >= 'A' && c <= 'Z', letter = upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
         s->kind[c] = c >= 0xe0 ? ALONE : letter || c >= 0x80 ? WORD : SPACE;
-        s->lower[c] = (uint8_t)(upper ? c + 32 : c);
     }
     *out = s;
     return NB_OK;

@@ -1,12 +1,14 @@
 /* json.c - a strict parser that makes cJSON's trees, and typed members with messages that name the place.
  *
- * One pass over the tokens refuses everything cJSON would let through and builds the tree on the way (cJSON's own parser is
- * asked for numbers only).  Duplicate keys are found per object by sorting (hash, bytes) when the object closes: no choice of
+ * One pass over the tokens refuses everything cJSON would let through and builds the tree on the way; cJSON's own parser is not
+ * used.  Duplicate keys are found per object by sorting (hash, bytes) when the object closes: no choice of
  * keys makes that slower than n log n, which a hash table with a known hash could not promise, and only the keys of objects
  * still open are held. */
 #include "runtime/io/json.h"
 
+#include <locale.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +108,28 @@ static char *take_string(const nb_json_scan *s)
     return text;
 }
 
+static locale_t       plain_locale; /* "C", in which the decimal point is a point; never freed */
+static pthread_once_t plain_once = PTHREAD_ONCE_INIT;
+
+static void make_locale(void)
+{
+    plain_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
+
+/* The scanner has judged it: it is a number and not infinite.  (cJSON's parser is not asked: it writes to a global.) */
+static cJSON *make_number(const nb_json_scan *s)
+{
+    char  small[64];
+    char *copy = s->length < sizeof small ? small : malloc(s->length + 1);
+    if (!copy) return NULL;
+    memcpy(copy, s->text + s->start, s->length);
+    copy[s->length] = 0;
+    pthread_once(&plain_once, make_locale);
+    cJSON *item = plain_locale ? cJSON_CreateNumber(strtod_l(copy, NULL, plain_locale)) : NULL;
+    if (copy != small) free(copy);
+    return item;
+}
+
 static cJSON *make_item(const nb_json_scan *s)
 {
     switch (s->token) {
@@ -113,7 +137,7 @@ static cJSON *make_item(const nb_json_scan *s)
     case NB_TOKEN_ARRAY: return cJSON_CreateArray();
     case NB_TOKEN_TRUE: return cJSON_CreateTrue();
     case NB_TOKEN_FALSE: return cJSON_CreateFalse();
-    case NB_TOKEN_NUMBER: return cJSON_ParseWithLength(s->text + s->start, s->length);
+    case NB_TOKEN_NUMBER: return make_number(s);
     default: break;
     }
     cJSON *item = cJSON_CreateNull();
