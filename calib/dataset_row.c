@@ -355,13 +355,27 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     return NB_OK;
 }
 
+/* "messages[3]", by hand: it is made for every message and read for bad ones only. */
+static void name_message(char out[160], const char *column, int index)
+{
+    char   digits[12];
+    size_t n = strnlen(column, 100), d = 0;
+    memcpy(out, column, n);
+    out[n++] = '[';
+    do digits[d++] = (char)('0' + index % 10);
+    while ((index /= 10) > 0);
+    while (d) out[n++] = digits[--d];
+    out[n++] = ']';
+    out[n] = 0;
+}
+
 static nb_status convert_messages(row_reader *r, cJSON *out, const cJSON *list, const char *column, nb_error *err)
 {
     int          index = 0;
     const cJSON *m;
     cJSON_ArrayForEach(m, list) {
         char path[160];
-        snprintf(path, sizeof path, "%.100s[%d]", column, index++);
+        name_message(path, column, index++);
         if (!cJSON_IsObject(m)) return nb_fail(err, NB_ERR_INPUT, "%s: %s: expected an object", r->where, path);
         cJSON *message = cJSON_CreateObject();
         if (!message || !cJSON_AddItemToArray(out, message)) {

@@ -38,9 +38,11 @@ static uint64_t mix(uint64_t z)
     return z ^ z >> 31;
 }
 
-static void add_word(sketch *k, uint64_t word)
+static inline void add_word(sketch *k, uint64_t word)
 {
-    uint64_t run = mix(k->salt + word + k->last * 0x9e3779b97f4a7c15u + k->before * 0xd6e8feb86659fd93u);
+    uint64_t run = k->salt + word + (k->last << 21 | k->last >> 43) + (k->before << 42 | k->before >> 22); /* hashes already */
+    run = (run ^ run >> 32) * 0xd6e8feb86659fd93u;
+    run ^= run >> 32;
     uint32_t value = (uint32_t)run, bin = (uint32_t)(run >> 58);
     if (value < k->least[bin]) k->least[bin] = value;
     k->words = (k->words << 7 | k->words >> 57) * 0x9e3779b97f4a7c15u + word;
@@ -49,45 +51,72 @@ static void add_word(sketch *k, uint64_t word)
     k->runs++;
 }
 
-/* 'A' to 'Z' among eight bytes in lower case: an addition shows in the top bit which bytes of ASCII are in the range, and 0x80 >> 2
- * is what lower case adds. */
-static uint64_t lower_case(uint64_t x)
+static const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+
+/* The top bits of those of eight bytes that are ASCII in [first, last]: additions below 0x80 carry nothing over. */
+static uint64_t within(uint64_t x, unsigned first, unsigned last)
 {
-    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
-    uint64_t       seven = x & ~high;
-    return x | ((seven + ones * (0x80 - 'A')) & ~(seven + ones * (0x7f - 'Z')) & ~x & high) >> 2;
+    uint64_t seven = x & ~high;
+    return (seven + ones * (0x80 - first)) & ~(seven + ones * (0x7f - last)) & ~x & high;
 }
 
-/* A word is hashed eight bytes at a time, the last ones filled up with zeros, which no text holds.  end: of the text. */
-static uint64_t hash_word(const unsigned char *p, size_t n, const unsigned char *end)
+static uint64_t lower_case(uint64_t x)
 {
-    uint64_t h = 0xcbf29ce484222325u;
+    return x | within(x, 'A', 'Z') >> 2; /* 0x80 >> 2 is what lower case adds */
+}
+
+static uint64_t hash_step(uint64_t h, uint64_t eight)
+{
+    h = (h ^ lower_case(eight)) * 0x9fb21c651e98df25u;
+    return h ^ h >> 29;
+}
+
+enum { HASH_SEED = 0x2325 };
+
+/* A word is hashed eight bytes at a time, the last ones filled up with zeros, which no text holds. */
+static uint64_t hash_word(const unsigned char *p, size_t n)
+{
+    uint64_t h = HASH_SEED;
     for (;; p += 8, n -= 8) {
         uint64_t x = 0;
-        if (end - p >= 8) {
-            memcpy(&x, p, 8);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-            if (n < 8) x &= ~(uint64_t)0 >> (64 - 8 * n);
-#else
-            if (n < 8) x &= ~(uint64_t)0 << (64 - 8 * n);
-#endif
-        } else {
-            memcpy(&x, p, n < 8 ? n : 8);
-        }
-        h = (h ^ lower_case(x)) * 0x9fb21c651e98df25u;
-        h ^= h >> 29;
+        memcpy(&x, p, n < 8 ? n : 8);
+        h = hash_step(h, x);
         if (n <= 8) return h;
     }
+}
+
+/* The next word of fewer than eight letters and digits, or the gap before it, when the next eight bytes are ASCII: without a
+ * branch a byte.  Returns how far it went; 0: look byte by byte. */
+static size_t read_short(sketch *k, const unsigned char *p)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t x;
+    memcpy(&x, p, 8);
+    if (x & high) return 0;
+    uint64_t word = within(x | ones * 0x20, 'a', 'z') | within(x, '0', '9'), gap = ~word & high;
+    if (!word) return 8;
+    if (!(word & 0x80)) return (size_t)__builtin_ctzll(word) >> 3;
+    if (!gap) return 0;
+    unsigned bits = (unsigned)__builtin_ctzll(gap) & ~7u;
+    add_word(k, hash_step(HASH_SEED, x & (((uint64_t)1 << bits) - 1)));
+    return (bits >> 3) + 1;
+#else
+    (void)k, (void)p;
+    return 0;
+#endif
 }
 
 static void read_text(const nb_similar *s, sketch *k, const char *text)
 {
     const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
     while (p < end) {
+        size_t n = end - p >= 8 ? read_short(k, p) : 0;
+        p += n;
+        if (n) continue;
         const unsigned char *begin = p;
         if (s->kind[*p++] == SPACE) continue;
         while (s->kind[*p] == WORD) p++; /* the NUL at the end is none */
-        add_word(k, hash_word(begin, (size_t)(p - begin), end));
+        add_word(k, hash_word(begin, (size_t)(p - begin)));
     }
 }
 
