@@ -23,7 +23,7 @@ typedef struct {
     bool               tokens;    /* look at pictures and count tokens */
     bool               deep;
     size_t             seq_len;   /* 0: no limit */
-    int64_t            rows;      /* show: this many */
+    int64_t            rows;      /* show, check: this many prompts */
     int64_t            skip;      /* show: after these */
     int64_t            listed;    /* check: bad rows and duplicates shown at most */
     const char        *out;       /* convert */
@@ -51,6 +51,10 @@ void nb_data_row_free(nb_data_row *r); /* zeroes it */
 /* Everything but the pixels.  A picture that cannot be used is an error as nb_prompt_build's: where, message and part. */
 nb_status nb_data_measure(nb_data_row *out, const nb_data_job *job, const nb_chat *chat, const char *root, const char *where,
                           nb_error *err);
+
+/* The prompt of a row as the model reads it, pads abbreviated, and its tokens: a heading and text, or with --json an object.
+ * most: longer prompts are cut there; 0: none is. */
+void      nb_data_show_row(nb_buf *out, const nb_data_job *job, const nb_chat *chat, const nb_data_row *row, const char *where, size_t most);
 
 /* The rows of all files, one after the other. */
 typedef struct {

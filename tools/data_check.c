@@ -121,7 +121,10 @@ static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_d
     nb_histogram_add(&r->tokens, total);
     r->files[file].tokens += total;
     unsigned octave = total ? 63 - (unsigned)__builtin_clzll(total) : 0;
-    for (int i = 0; i < 3; i++) r->octave[octave][i] += row->tokens[i];
+    for (int i = 0; i < 3; i++) {
+        r->octave[octave][i] += row->tokens[i];
+        if (row->tokens[i]) nb_histogram_add(&r->modality[i], row->tokens[i]);
+    }
     r->octave_rows[octave]++;
     if (!job->seq_len || total <= job->seq_len) return NB_OK;
     char text[400];
@@ -158,6 +161,19 @@ static void close_file(void *context, const nb_data_walk *walk)
     f->lost = walk->lost;
 }
 
+enum { PROMPT_BYTES = 1500 };
+
+/* One of the first rows, to be shown; it is rendered even when nothing is counted. */
+static nb_status keep_prompt(nb_data_report *r, const nb_data_job *job, const nb_chat *chat, nb_data_row *row, const char *root,
+                             const char *where, nb_error *err)
+{
+    if (r->prompt_count >= job->rows) return NB_OK;
+    if (!job->tokens) NB_TRY(nb_data_measure(row, job, chat, root, where, err));
+    nb_buf *out = &r->prompts[r->prompt_count++];
+    nb_data_show_row(out, job, chat, row, where, PROMPT_BYTES);
+    return nb_buf_status(out, "a prompt", err);
+}
+
 static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *similar, nb_error *err)
 {
     const nb_data_job *job = walk->job;
@@ -177,10 +193,12 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
         if (row.failed && picture) status = NB_ERR_INPUT;
         if (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED) {
             r->files[walk->file].bad++;
+            r->bad_pictures += row.failed;
             status = add_line(&r->bad, err->text, job->listed, err);
         } else if (!status) {
             count_chat(r, &chat);
-            status = count_row(r, job, &row, walk->file, where, err);
+            status = keep_prompt(r, job, &chat, &row, nb_dataset_root(walk->data), where, err);
+            if (!status) status = count_row(r, job, &row, walk->file, where, err);
             const looked *l = nb_dataset_seen(walk->data);
             count_scripts(r, &l->scripts);
             if (!status)
@@ -204,6 +222,7 @@ nb_status nb_data_check(const nb_data_job *job, nb_error *err)
     nb_buf          text = {0};
     NB_TRY(nb_alloc(&r, 1, sizeof *r, "the report", err));
     nb_status status = nb_alloc(&r->files, (size_t)job->count, sizeof *r->files, "the report", err);
+    if (!status) status = nb_alloc(&r->prompts, (size_t)job->rows, sizeof *r->prompts, "the report", err);
     if (!status) status = nb_similar_new(&similar, err);
     own.dataset.drop_rows = true;
     own.dataset.look = look;
@@ -223,6 +242,8 @@ nb_status nb_data_check(const nb_data_job *job, nb_error *err)
     free_list(&r->bad);
     free_list(&r->too_long);
     free_list(&r->alike);
+    for (int64_t i = 0; r->prompts && i < r->prompt_count; i++) nb_buf_free(&r->prompts[i]);
+    free(r->prompts);
     free(r->files);
     free(r);
     return status;

@@ -175,6 +175,40 @@ static void print_tokens(nb_buf *out, const nb_data_report *r, const nb_data_job
     }
 }
 
+/* A character an octave, taller for more rows, for each modality that there is. */
+static void print_modalities(nb_buf *out, const nb_data_report *r)
+{
+    static const char height[] = " .:-=+*#";
+    nb_buf_str(out, "\n  rows by their tokens of    1   4  16  64 256  1k  4k 16k 64k\n");
+    for (int m = 0; m < 3; m++) {
+        const nb_histogram *h = &r->modality[m];
+        uint64_t            octave[34] = {0}, most = 0;
+        if (!h->count) continue;
+        for (size_t bin = 0; bin < NB_HISTOGRAM_BINS; bin++) {
+            uint64_t top = nb_histogram_top(bin);
+            if (!h->bins[bin] || !top) continue;
+            unsigned o = 63 - (unsigned)__builtin_clzll(top);
+            octave[o < 33 ? o : 33] += h->bins[bin];
+        }
+        for (size_t o = 0; o < NB_COUNT(octave); o++) most = octave[o] > most ? octave[o] : most;
+        nb_buf_printf(out, "  %-8s %7llu rows     |", modality_names[m], (unsigned long long)h->count);
+        for (size_t o = 0; o < 18; o++) {
+            char c = height[(octave[o] * 7 + most - 1) / most];
+            nb_buf_char(out, c);
+            nb_buf_char(out, c);
+        }
+        nb_buf_printf(out, "| %llu to %llu\n", (unsigned long long)h->least, (unsigned long long)h->most);
+    }
+}
+
+static void print_prompts(nb_buf *out, const nb_data_report *r)
+{
+    for (int64_t i = 0; i < r->prompt_count; i++) {
+        nb_buf_str(out, "\n");
+        nb_buf_add(out, r->prompts[i].data, r->prompts[i].size);
+    }
+}
+
 static void print_list(nb_buf *out, const nb_data_list *list)
 {
     for (size_t i = 0; i < list->count; i++) nb_buf_printf(out, "  %s\n", list->lines[i]);
@@ -189,7 +223,13 @@ static void print_page(nb_buf *out, const nb_data_report *r, const nb_data_job *
     print_scripts(out, r);
     if (job->tokens) print_pictures(out, r, job);
     print_tokens(out, r, job);
-    if (r->bad.total) nb_buf_printf(out, "\nbad: %llu rows cannot be used\n", (unsigned long long)r->bad.total);
+    if (r->tokens.count) print_modalities(out, r);
+    if (r->bad.total) {
+        nb_buf_printf(out, "\nbad: %llu rows cannot be used", (unsigned long long)r->bad.total);
+        if (r->bad_pictures)
+            nb_buf_printf(out, ", %llu of them for a picture or video", (unsigned long long)r->bad_pictures);
+        nb_buf_str(out, "\n");
+    }
     print_list(out, &r->bad);
     if (r->too_long.total)
         nb_buf_printf(out, "\ndropped: %llu rows are longer than --seq-len %zu\n", (unsigned long long)r->too_long.total,
@@ -200,6 +240,7 @@ static void print_page(nb_buf *out, const nb_data_report *r, const nb_data_job *
                       (unsigned long long)r->alike.total, (unsigned long long)r->same);
     print_list(out, &r->alike);
     if (!r->bad.total && !r->too_long.total && !r->alike.total) nb_buf_str(out, "\nnothing to complain about\n");
+    print_prompts(out, r);
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------------------------- */
@@ -280,12 +321,29 @@ static void print_json(nb_buf *out, const nb_data_report *r, const nb_data_job *
             snprintf(key, sizeof key, "%s_tokens", modality_names[i]);
             nb_emit_int(&e, key, (int64_t)r->by_modality[i]);
         }
+        if (job->tokenizer) {
+            nb_emit_open(&e, "tokens_by_modality", '{');
+            for (int i = 0; i < 3; i++) emit_histogram(&e, modality_names[i], &r->modality[i]);
+            nb_emit_close(&e);
+        }
         if (job->tokenizer) nb_emit_int(&e, "answer_tokens", (int64_t)r->answer_tokens);
     }
     emit_list(&e, "bad", &r->bad);
     emit_list(&e, "too_long", &r->too_long);
     emit_list(&e, "duplicates", &r->alike);
     nb_emit_int(&e, "exact_duplicates", (int64_t)r->same);
+    nb_emit_open(&e, "dropped", '{');
+    nb_emit_int(&e, "pictures", (int64_t)r->bad_pictures);
+    nb_emit_int(&e, "rows", (int64_t)(r->bad.total - r->bad_pictures));
+    nb_emit_int(&e, "too_long", (int64_t)r->too_long.total);
+    nb_emit_close(&e);
+    nb_emit_open(&e, "prompts", '[');
+    for (int64_t i = 0; i < r->prompt_count; i++) {
+        nb_buf *p = &r->prompts[i];
+        if (p->size && p->data[p->size - 1] == '\n') p->data[--p->size] = 0;
+        nb_emit_raw(&e, NULL, p->data);
+    }
+    nb_emit_close(&e);
     nb_emit_close(&e);
 }
 

@@ -3,6 +3,7 @@
 
 #include "program.h"
 #include "runtime/vision/media_cache.h"
+#include "tools/data_script.h"
 
 static void write_rows(char path[160], const char *name, int count)
 {
@@ -197,9 +198,104 @@ static void builtin_data(void **state)
     OK(nb_remove_folder(out, &err), &err);
 }
 
+/* Words of known length in every script; ASCII, which is counted eight bytes at a time, against its definition. */
+static void scripts_are_told_apart(void **state)
+{
+    (void)state;
+    static const struct { nb_script script; unsigned letters; const char *text; } words[] = {
+        {NB_SCRIPT_LATIN, 11, "naïve Straße 123, ½"}, {NB_SCRIPT_GREEK, 8, "Ελλάδα, ἀβ"}, {NB_SCRIPT_CYRILLIC, 6, "Київ, я… є"}, {NB_SCRIPT_ARMENIAN, 4, "Հայր"},
+        {NB_SCRIPT_HEBREW, 4, "שלום"}, {NB_SCRIPT_ARABIC, 5, "سلام، ا"}, {NB_SCRIPT_DEVANAGARI, 6, "हिन्दी।"}, {NB_SCRIPT_BENGALI, 5, "বাংলা"},
+        {NB_SCRIPT_GURMUKHI, 6, "ਪੰਜਾਬੀ"}, {NB_SCRIPT_GUJARATI, 7, "ગુજરાતી"}, {NB_SCRIPT_ORIYA, 5, "ଓଡ଼ିଆ"}, {NB_SCRIPT_TAMIL, 5, "தமிழ்"},
+        {NB_SCRIPT_TELUGU, 6, "తెలుగు"}, {NB_SCRIPT_KANNADA, 5, "ಕನ್ನಡ"}, {NB_SCRIPT_MALAYALAM, 6, "മലയാളം"}, {NB_SCRIPT_SINHALA, 5, "සිංහල"},
+        {NB_SCRIPT_THAI, 3, "ไทย"}, {NB_SCRIPT_LAO, 3, "ລາວ"}, {NB_SCRIPT_TIBETAN, 3, "བོད"}, {NB_SCRIPT_MYANMAR, 6, "မြန်မာ"}, {NB_SCRIPT_GEORGIAN, 7, "ქართული"},
+        {NB_SCRIPT_HANGUL, 3, "한국어 42"}, {NB_SCRIPT_ETHIOPIC, 4, "አማርኛ"}, {NB_SCRIPT_KHMER, 5, "ខ្មែរ"}, {NB_SCRIPT_MONGOLIAN, 6, "ᠮᠣᠩᠭᠣᠯ"},
+        {NB_SCRIPT_KANA, 6, "ひらがなカナ、。"}, {NB_SCRIPT_HAN, 4, "汉字漢字，！"}, {NB_SCRIPT_OTHER, 3, "ᏣᎳᎩ"}, {NB_SCRIPTS, 0, "1 + 1 = 2 😀 €"},
+    };
+    assert_int_equal(NB_COUNT(words), NB_SCRIPTS + 1);
+    for (size_t i = 0; i < NB_COUNT(words); i++) {
+        nb_script_count c = {{0}};
+        nb_script_add(&c, words[i].text);
+        for (int s = 0; s < NB_SCRIPTS; s++)
+            if (c.characters[s] != (s == (int)words[i].script ? words[i].letters : 0))
+                fail_msg("%s: %u of %s", words[i].text, c.characters[s], nb_script_name((nb_script)s));
+        assert_int_equal(nb_script_main(&c), words[i].script);
+    }
+    nb_script_count japanese = {{0}};
+    nb_script_add(&japanese, "日本語文字数 は"); /* a tenth of kana is enough */
+    assert_int_equal(nb_script_main(&japanese), NB_SCRIPT_KANA);
+    uint64_t random = 5;
+    for (int round = 0; round < 3000; round++) {
+        char            text[64];
+        unsigned        letters = 0;
+        size_t          n = unit_random(&random) % 63;
+        nb_script_count c = {{0}};
+        for (size_t i = 0; i < n; i++) {
+            text[i] = (char)(1 + unit_random(&random) % 127);
+            letters += (text[i] >= 'A' && text[i] <= 'Z') || (text[i] >= 'a' && text[i] <= 'z');
+        }
+        text[n] = 0;
+        nb_script_add(&c, text);
+        assert_int_equal(c.characters[NB_SCRIPT_LATIN], letters);
+    }
+    for (int c = 1; c < 128; c++) assert_int_equal(nb_script_of((uint32_t)c) == NB_SCRIPT_LATIN, (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'));
+}
+
+#define CHAT(q, a) "{\"messages\":[{\"role\":\"user\",\"content\":" q "},{\"role\":\"assistant\",\"content\":\"" a "\"}]}\n"
+
+/* What check says beside counts: scripts, why rows are dropped, the first prompts; and that threads change nothing of it. */
+static void check_tells_what_is_there(void **state)
+{
+    (void)state;
+    char        chats[160], picture[1200];
+    const char *model = unit_path("tools/demo/model");
+    nb_buf      text = {0}, one = {0}, many = {0};
+    snprintf(picture, sizeof picture, "%s", unit_path("tools/demo/calib/images/chat-0000-0.png"));
+    nb_buf_str(&text, CHAT("\"Hello there\"", "General greetings"));
+    nb_buf_printf(&text, CHAT("[{\"type\":\"image\",\"image\":\"%s\"},{\"type\":\"text\",\"text\":\"Что это?\"}]", "Чек"), picture);
+    nb_buf_str(&text, CHAT("[{\"type\":\"image\",\"image\":\"missing.png\"}]", "A"));
+    nb_buf_str(&text, "{\"messages\": 3}\n");
+    for (int i = 0; i < 600; i++) nb_buf_printf(&text, CHAT("\"Say %d\"", "%d it is"), i, i);
+    nb_buf_str(&text, "{\"messages\": [\n");
+    nb_buf_str(&text, CHAT("\"Last\"", "Word"));
+    snprintf(chats, sizeof chats, "%s", write_file("told.jsonl", text.data));
+    ENDS(5, "data", "check", chats, "--model", model, "--seq-len", "30", "--list", "3", "--rows", "2");
+    holds(printed[0], "scripts     Latin ");
+    holds(printed[0], "Cyrillic ");
+    holds(printed[0], "bad: 3 rows cannot be used, 1 of them for a picture or video");
+    holds(printed[0], "line 3: messages[0].content[0]");
+    holds(printed[0], "line 4: messages: expected a list");
+    holds(printed[0], "line 605");
+    holds(printed[0], "<|im_start|>user\nHello there<|im_end|>");
+    holds(printed[0], "<|image_pad|> x ");
+    holds(printed[0], "rows by their tokens of");
+    lacks(printed[0], "Say 0");
+    for (int t = 1; t <= 4; t += 3) {
+        nb_buf *out = t == 1 ? &one : &many;
+        ENDS(5, "data", "check", chats, "--model", model, "--seq-len", "40", "--json", "-t", t == 1 ? "1" : "4");
+        nb_buf_str(out, printed[0]);
+    }
+    assert_string_equal(one.data, many.data);
+    cJSON *tree;
+    nb_error err;
+    OK(nb_json_parse(&tree, one.data, strcspn(one.data, "\n"), "report", &err), &err); /* the error is a line of its own */
+    NEAR(number(tree, "good"), 603, 0);
+    NEAR(number(nb_json_find(tree, "dropped"), "pictures"), 1, 0);
+    NEAR(number(nb_json_find(tree, "dropped"), "rows"), 2, 0);
+    NEAR(number(nb_json_find(tree, "dropped"), "too_long"), 1, 0); /* the one with the picture */
+    NEAR(number(nb_json_find(tree, "rows_by_script"), "Cyrillic"), 1, 0);
+    NEAR(number(nb_json_find(tree, "scripts"), "Cyrillic"), 9, 0);
+    assert_int_equal(cJSON_GetArraySize(nb_json_find(tree, "prompts")), 3);
+    NEAR(number(nb_json_find(nb_json_find(tree, "tokens_by_modality"), "image"), "count"), 1, 0);
+    cJSON_Delete(tree);
+    nb_buf_free(&one);
+    nb_buf_free(&many);
+    nb_buf_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate),
-                                       cmocka_unit_test(offline_reads_the_cache), cmocka_unit_test(builtin_data)};
+                                       cmocka_unit_test(offline_reads_the_cache), cmocka_unit_test(builtin_data),
+                                       cmocka_unit_test(scripts_are_told_apart), cmocka_unit_test(check_tells_what_is_there)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
