@@ -32,13 +32,14 @@ typedef struct {
     XXH64_state_t            *identity;
 } loading;
 
-static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor)
+static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor, bool answers_only)
 {
     size_t   columns = 3 * (size_t)processor->temporal * (size_t)processor->patch * (size_t)processor->patch; /* of a patch */
     uint64_t head[2] = {p->count, (uint64_t)p->media_count};
     XXH64_update(state, head, sizeof head);
     XXH64_update(state, p->ids, p->count * sizeof *p->ids);
     XXH64_update(state, p->position, 3 * p->count * sizeof *p->position);
+    if (answers_only) XXH64_update(state, p->answer, p->count);
     for (int j = 0; j < p->media_count; j++) {
         const nb_patches *m = &p->media[j];
         int32_t           grid[3] = {m->t, m->h, m->w};
@@ -73,6 +74,7 @@ static void count_prompt(nb_samples *s, const nb_prompt *p, size_t source)
     for (size_t i = 0; i < p->count; i++) {
         s->by_modality[p->modality[i]]++;
         from->by_modality[p->modality[i]]++;
+        s->counted[p->modality[i]] += !s->answers_only || p->answer[i];
     }
 }
 
@@ -105,7 +107,7 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
     }
     *used = true;
     count_prompt(s, p, from);
-    add_identity(l->identity, p, &model->processor);
+    add_identity(l->identity, p, &model->processor, s->answers_only);
     if (s->spool) return embed_into_spool(s->spool, p, model, err);
     return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
 }
@@ -137,6 +139,7 @@ static nb_status load_rows(const loading *l, const nb_data_source *sources, size
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err)
 {
     memset(out, 0, sizeof *out);
+    out->answers_only = options->answers_only;
     if (options->samples < 0 || options->skip < 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "the number of samples (%d) and of rows to skip (%d) cannot be negative",
                        options->samples, options->skip);

@@ -18,6 +18,7 @@ typedef struct {
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
     uint64_t    seed;
+    bool        answers_only; /* only tokens of the assistant's answers, <|im_end|> included, count in the statistics; all are run */
     bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
     const char *spool;      /* folder for hidden states, with embed implied; NULL: in memory */
     int         spool_level; /* of zstd; 0: the default */
@@ -44,6 +45,8 @@ typedef struct {
     size_t     count;
     size_t     tokens;      /* over all samples */
     uint64_t   by_modality[3];
+    uint64_t   counted[3];  /* of them, those that count in the statistics: all, or those of answers */
+    bool       answers_only;
     size_t     too_long;    /* left out by seq_len */
     nb_source_count *by_source; /* [source_count], 1 for a path */
     size_t     source_count;
@@ -60,7 +63,7 @@ nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 
 /* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
- * x [rows, k] with stride ld in backend memory; modality host [rows]. */
+ * x [rows, k] with stride ld in backend memory; modality host [rows], NB_TOKEN_UNCOUNTED (stats.h) for one that does not count. */
 typedef struct {
     void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
     void    *context;

@@ -144,8 +144,12 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     note_builtin(r, &job->options.data);
     for (int i = 0; i < 3; i++) {
         r->tokens_by_modality[i] = job->samples.by_modality[i];
-        weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];
+        r->counted += job->samples.counted[i];
+        weight += (double)job->options.modality_weights[i] * (double)job->samples.counted[i];
     }
+    if (!r->counted)
+        return nb_fail(err, NB_ERR_INPUT, "the calibration data has no answers of the assistant, and only they are to count: use chats "
+                       "with answers, or let all tokens count (--loss-on all)");
     if (weight == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "the calibration data: every token has weight 0 by its modality");
     r->forward_s += nb_seconds() - start;

@@ -61,6 +61,7 @@ typedef struct {
     nb_source_count *sources;       /* [source_count] what each data file gave */
     size_t   source_count;
     uint64_t tokens_by_modality[3];
+    uint64_t counted;               /* tokens that count in the statistics */
     double   seconds, forward_s, gram_s, solve_s, write_s;
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */

@@ -23,6 +23,7 @@ const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FO
 const nb_act_order nb_quantize_orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
 const int          nb_quantize_bits[] = {4, 8}, nb_quantize_vision[] = {0, 8, 4}, nb_quantize_head[] = {0, 8};
 enum { PROPAGATE_QUANTIZED };
+enum { LOSS_ON_ALL, LOSS_ON_ASSISTANT };
 
 #define AT(field) .at = offsetof(nb_quantize_flags, field)
 static const nb_arg quantize_args[] = {
@@ -97,6 +98,9 @@ static const nb_arg quantize_args[] = {
     {.name = "modality-weights", .type = NB_ARG_STRING, AT(modality_weights), .metavar = "T:I[:V]", .text = "1:1:1",
      .group = "Calibration data", .advanced = true,
      .help = "weight of a text, picture and video token in the statistics; V is I when left out"},
+    {.name = "loss-on", .type = NB_ARG_CHOICE, AT(loss_on), .choices = "all|assistant", .text = "all", .group = "Calibration data",
+     .advanced = true,
+     .help = "which tokens count in the statistics: all, or only those of the assistant's answers (their ends included)"},
     {.name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = NB_DATA_FORMS, .text = "auto",
      .group = "Calibration data", .advanced = true, .help = "form of the rows"},
     {.name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE",
@@ -296,6 +300,7 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->data.seq_len = (size_t)opt->seq_len;
     q->data.shuffle = opt->shuffle;
     q->data.seed = (uint64_t)opt->seed;
+    q->data.answers_only = opt->loss_on == LOSS_ON_ASSISTANT;
     q->data.spool = opt->spool;
     q->data.spool_level = (int)opt->spool_zstd;
     q->shard_size = opt->shard_size;

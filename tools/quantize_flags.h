@@ -11,7 +11,7 @@ typedef struct {
     nb_compute_flags compute;
     nb_media_flags   media;
     const char *model, *out, *quant_config;
-    int         method, bits, format, act_order, propagate, data_format;
+    int         method, bits, format, act_order, propagate, data_format, loss_on;
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
     bool        sym, duo, clip, static_groups, true_sequential, shuffle, builtin_data, force, dry_run, no_resume;

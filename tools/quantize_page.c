@@ -82,6 +82,7 @@ static void text_report(const nb_quantize_report *r, const quality *q, const nb_
         nb_buf_printf(out, "  data    %zu conversations, %zu tokens: %llu text, %llu picture, %llu video", r->samples,
                       r->tokens, (unsigned long long)r->tokens_by_modality[0], (unsigned long long)r->tokens_by_modality[1],
                       (unsigned long long)r->tokens_by_modality[2]);
+        if (r->counted != r->tokens) nb_buf_printf(out, "; %llu of answers count", (unsigned long long)r->counted);
         if (r->too_long)
             nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
         nb_buf_char(out, '\n');
@@ -127,6 +128,7 @@ static void json_report(const nb_quantize_report *r, const quality *q, const nb_
     nb_emit_int(&e, "samples", (int64_t)r->samples);
     nb_emit_int(&e, "too_long", (int64_t)r->too_long);
     nb_emit_int(&e, "tokens", (int64_t)r->tokens);
+    nb_emit_int(&e, "counted_tokens", (int64_t)r->counted);
     nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
     nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
     nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);

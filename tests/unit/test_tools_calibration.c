@@ -105,6 +105,33 @@ static void quantize_takes_several_files(void **state)
     OK(nb_remove_folder(out, &err), &err);
 }
 
+static void loss_on_answers(void **state)
+{
+    (void)state;
+    char        out[200], asked[160];
+    nb_error    err;
+    double      ratio[2];
+    const char *model = unit_path("tools/demo/model");
+    snprintf(out, sizeof out, "%s/answers", (write_file("x", ""), folder));
+    for (int i = 0; i < 2; i++) {
+        ENDS(0, "quantize", model, "--out", out, "--data", unit_path("tools/demo/calib/chat.jsonl"), "--samples", "6", "--loss-on",
+             i ? "assistant" : "all", "--json", "--method", "gptq");
+        cJSON *tree = printed_json();
+        assert_true(i ? number(tree, "counted_tokens") < number(tree, "tokens") / 2 : number(tree, "counted_tokens") == number(tree, "tokens"));
+        assert_string_equal(nb_json_find(nb_json_find(nb_json_find(tree, "recipe"), "quantize"), "loss_on")->valuestring, i ? "assistant" : "all");
+        ratio[i] = number(tree, "mean_loss_ratio");
+        cJSON_Delete(tree);
+        OK(nb_remove_folder(out, &err), &err);
+    }
+    assert_true(ratio[0] != ratio[1]); /* it does reach the solver */
+    snprintf(asked, sizeof asked, "%s", write_file("asked.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"Anyone?\"}]}\n"));
+    ENDS(5, "quantize", model, "--out", out, "--data", asked, "--loss-on", "assistant");
+    holds(printed[1], "has no answers of the assistant");
+    ENDS(0, "quantize", model, "--out", out, "--data", unit_path("tools/demo/calib/chat.jsonl"), "--samples", "2", "--loss-on", "assistant");
+    holds(printed[0], " of answers count");
+    OK(nb_remove_folder(out, &err), &err);
+}
+
 /* Benchmark tables are calibration data too: every one of the demo's, and what comes out of a conversion. */
 static void tables_calibrate(void **state)
 {
@@ -295,7 +322,7 @@ static void check_tells_what_is_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(files_have_weights), cmocka_unit_test(quantize_takes_several_files), cmocka_unit_test(tables_calibrate),
-                                       cmocka_unit_test(offline_reads_the_cache), cmocka_unit_test(builtin_data),
+                                       cmocka_unit_test(offline_reads_the_cache), cmocka_unit_test(builtin_data), cmocka_unit_test(loss_on_answers),
                                        cmocka_unit_test(scripts_are_told_apart), cmocka_unit_test(check_tells_what_is_there)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
