@@ -35,6 +35,7 @@ static void free_list(nb_data_list *list)
 typedef struct {
     nb_similar_sketch sketch;
     nb_script_count   scripts;
+    bool              marks; /* <image> or <video> is there as text */
 } looked;
 
 static void look(const void *context, const nb_chat *chat, void *seen)
@@ -43,7 +44,11 @@ static void look(const void *context, const nb_chat *chat, void *seen)
     nb_similar_look(context, &l->sketch, chat);
     for (int i = 0; i < chat->count; i++)
         for (int j = 0; j < chat->messages[i].count; j++)
-            if (chat->messages[i].parts[j].kind == NB_PART_TEXT) nb_script_add(&l->scripts, chat->messages[i].parts[j].text);
+            if (chat->messages[i].parts[j].kind == NB_PART_TEXT) {
+                const char *text = chat->messages[i].parts[j].text;
+                nb_script_add(&l->scripts, text);
+                l->marks = l->marks || strstr(text, "<image>") || strstr(text, "<video>");
+            }
 }
 
 static void count_scripts(nb_data_report *r, const nb_script_count *c)
@@ -201,6 +206,7 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
             if (!status) status = count_row(r, job, &row, walk->file, where, err);
             const looked *l = nb_dataset_seen(walk->data);
             count_scripts(r, &l->scripts);
+            r->marks_as_text += l->marks;
             if (!status)
                 status = count_likeness(r, job, similar, &l->sketch, walk->file, nb_dataset_line(walk->data), where, err);
         }

@@ -90,6 +90,13 @@ static void print_rows(nb_buf *out, const nb_data_report *r)
     nb_buf_str(out, "\n");
 }
 
+static void print_marks(nb_buf *out, const nb_data_report *r)
+{
+    if (r->marks_as_text)
+        nb_buf_printf(out, "marks       %llu rows hold <image> or <video> as plain text: they have no list of pictures\n",
+                      (unsigned long long)r->marks_as_text);
+}
+
 /* The largest first, those of a tenth of a percent and more. */
 static void print_scripts(nb_buf *out, const nb_data_report *r)
 {
@@ -221,6 +228,7 @@ static void print_page(nb_buf *out, const nb_data_report *r, const nb_data_job *
     print_files(out, r, job);
     print_rows(out, r);
     print_scripts(out, r);
+    print_marks(out, r);
     if (job->tokens) print_pictures(out, r, job);
     print_tokens(out, r, job);
     if (r->tokens.count) print_modalities(out, r);
@@ -307,6 +315,7 @@ static void print_json(nb_buf *out, const nb_data_report *r, const nb_data_job *
     nb_emit_int(&e, "with_tools", (int64_t)r->with_tools);
     nb_emit_int(&e, "with_system", (int64_t)r->with_system);
     nb_emit_int(&e, "without_answer", (int64_t)r->without_answer);
+    nb_emit_int(&e, "marks_as_text", (int64_t)r->marks_as_text);
     nb_emit_int(&e, "pictures", (int64_t)r->pictures);
     nb_emit_int(&e, "videos", (int64_t)r->videos);
     if (job->tokens) {

@@ -40,6 +40,7 @@ typedef struct {
     uint64_t     by_modality[3], answer_tokens;
     uint64_t     text_bytes, pictures, videos, not_looked_at, shrunk;
     uint64_t     with_pictures, with_videos, with_tools, with_system, without_answer;
+    uint64_t     marks_as_text; /* rows that say <image> or <video> where no list of pictures gives it a meaning */
     uint64_t     scripts[NB_SCRIPTS];         /* characters of each */
     uint64_t     script_rows[NB_SCRIPTS + 1]; /* rows by their main script; the last: of none */
     uint64_t     same;       /* of alike, those word for word */

@@ -281,6 +281,7 @@ static void check_tells_what_is_there(void **state)
     nb_buf_printf(&text, CHAT("[{\"type\":\"image\",\"image\":\"%s\"},{\"type\":\"text\",\"text\":\"Что это?\"}]", "Чек"), picture);
     nb_buf_str(&text, CHAT("[{\"type\":\"image\",\"image\":\"missing.png\"}]", "A"));
     nb_buf_str(&text, "{\"messages\": 3}\n");
+    nb_buf_str(&text, CHAT("\"Look at this <image>\"", "A"));
     for (int i = 0; i < 600; i++) nb_buf_printf(&text, CHAT("\"Say %d\"", "%d it is"), i, i);
     nb_buf_str(&text, "{\"messages\": [\n");
     nb_buf_str(&text, CHAT("\"Last\"", "Word"));
@@ -291,7 +292,8 @@ static void check_tells_what_is_there(void **state)
     holds(printed[0], "bad: 3 rows cannot be used, 1 of them for a picture or video");
     holds(printed[0], "line 3: messages[0].content[0]");
     holds(printed[0], "line 4: messages: expected a list");
-    holds(printed[0], "line 605");
+    holds(printed[0], "line 606");
+    holds(printed[0], "marks       1 rows hold <image>");
     holds(printed[0], "<|im_start|>user\nHello there<|im_end|>");
     holds(printed[0], "<|image_pad|> x ");
     holds(printed[0], "rows by their tokens of");
@@ -305,7 +307,8 @@ static void check_tells_what_is_there(void **state)
     cJSON *tree;
     nb_error err;
     OK(nb_json_parse(&tree, one.data, strcspn(one.data, "\n"), "report", &err), &err); /* the error is a line of its own */
-    NEAR(number(tree, "good"), 603, 0);
+    NEAR(number(tree, "good"), 604, 0);
+    NEAR(number(tree, "marks_as_text"), 1, 0);
     NEAR(number(nb_json_find(tree, "dropped"), "pictures"), 1, 0);
     NEAR(number(nb_json_find(tree, "dropped"), "rows"), 2, 0);
     NEAR(number(nb_json_find(tree, "dropped"), "too_long"), 1, 0); /* the one with the picture */
