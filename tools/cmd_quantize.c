@@ -79,7 +79,7 @@ static const nb_arg quantize_args[] = {
      .help = "chats like those the model will see: OpenAI messages or sharegpt, JSON or JSON lines; of several files each gives "
              "its weight's share of --samples (1 where none is written)"},
     {.name = "builtin-data", .type = NB_ARG_BOOL, AT(builtin_data), .text = "false", .group = "Calibration data",
-     .help = "calibrate on 68 chats in 21 languages that nibble carries, alone or beside --data; your own calibrate better"},
+     .help = "calibrate on 68 chats in 22 languages that nibble carries, alone or beside --data; your own calibrate better"},
     {.name = "samples",
      .aliases = "nsamples,num-samples,max-calib-samples,num-calibration-samples,calib-samples,quant-n-samples,"
                 "export-quantization-nsamples",

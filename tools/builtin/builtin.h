@@ -1,6 +1,6 @@
 /* builtin.h - chats that the program carries, for calibration without data of one's own.
  *
- * 68 conversations in 21 languages, 20 of them about pictures (inside as data: URLs), written and drawn by make.py for this
+ * 68 conversations in 22 languages, 20 of them about pictures (inside as data: URLs), written and drawn by make.py for this
  * project and under its licence.  They keep a quantization from being blind; what they cannot know is the use that a model is
  * for, so chats of that use are better calibration data and every report says which was used.
  */

@@ -1,6 +1,6 @@
 """make.py - writes chats.jsonl, the calibration data that nibble carries for people who have none: `quantize --builtin-data`.
 
-48 conversations of text in 21 languages and 20 about pictures that this script draws (charts, forms, shapes, landscapes,
+48 conversations of text in 22 languages and 20 about pictures that this script draws (charts, forms, shapes, landscapes,
 patterns).  All of it was written for this project and has its licence.  The pictures are drawn from fixed seeds; run it with
 Pillow: python3 tools/builtin/make.py > tools/builtin/chats.jsonl
 """
