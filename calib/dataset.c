@@ -1,8 +1,9 @@
 /* dataset.c - opening a data file, telling its form, and walking its rows.
  *
  * Rows are read in batches: of one, or with a pool of many.  The texts of a batch are cut out of the file one after the other,
- * and parsed and made into chats side by side.  The first row that can be read decides the form of the file: until then batches
- * are of one, so that a row's meaning never depends on its company.  It does not open pictures; whether a file is there is found out when a prompt is built from the chat.
+ * and parsed and made into chats side by side.  The first row that can be read decides the form of the file: until then
+ * batches are of one, so that a row's meaning never depends on its company.  It does not open pictures; whether a file is
+ * there is found out when a prompt is built from the chat.
  */
 #include "calib/dataset.h"
 
@@ -124,7 +125,8 @@ static bool holds_json(const char *path)
     return good;
 }
 
-/* A table's rows are looked up by their place, so it cannot be packed: then its first bytes, unpacked, are not those of the file. */
+/* A table's rows are looked up by their place, so it cannot be packed: if it is, its first bytes, unpacked, are not those of
+ * the file. */
 static nb_status open_table(nb_dataset *d, const char *bytes, size_t n, nb_error *err)
 {
     int       fd;
@@ -201,6 +203,12 @@ static nb_status read_paragraph(nb_dataset *d, row_ahead *r, bool *end)
     return nb_fail(&r->err, NB_ERR_MEMORY, "%s: out of memory", d->path);
 }
 
+static nb_status parse_text(const nb_dataset *d, row_ahead *r)
+{
+    return nb_json_parse_at(&r->row.row, d->text.data + r->span.begin, r->span.size, d->path, r->span.line, r->span.column,
+                            &r->err);
+}
+
 /* The next row of the file: its text, or for what is not JSON the row itself. */
 static nb_status read_row(nb_dataset *d, row_ahead *r, bool *end)
 {
@@ -218,8 +226,7 @@ static nb_status read_row(nb_dataset *d, row_ahead *r, bool *end)
     }
     if (d->json && !*end && nb_json_stream_is_pretty(d->json)) { /* only a parser knows where the next one begins */
         r->unparsed = false;
-        nb_status status = nb_json_parse_at(&r->row.row, d->text.data + r->span.begin, r->span.size, d->path, r->line, r->span.column,
-                                            &r->err);
+        nb_status status = parse_text(d, r);
         if (status) nb_json_stream_refuse(d->json);
         NB_TRY(status);
     }
@@ -285,8 +292,7 @@ static void make_row(void *context, size_t item, int thread)
     nb_dataset *d = context;
     row_ahead  *r = &d->ahead[item];
     (void)thread;
-    if (r->unparsed)
-        r->read = nb_json_parse_at(&r->row.row, d->text.data + r->span.begin, r->span.size, d->path, r->line, r->span.column, &r->err);
+    if (r->unparsed) r->read = parse_text(d, r);
     if (r->read) return;
     name_row(d, r, d->rows + item + 1);
     r->form = form_of_row(d, r->row.row);

@@ -354,7 +354,8 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     const char  *role_key = r->map->info ? r->map->role : nb_json_find(m, "from") ? "from" : "role";
     const char  *text_key = content_key(r->map, m);
     const cJSON *role = nb_json_find(m, role_key), *content = nb_json_find(m, text_key), *other;
-    if (!cJSON_IsString(role) || !role->valuestring[0]) return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: expected who speaks, as text", r->where, path, role_key);
+    if (!cJSON_IsString(role) || !role->valuestring[0])
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: expected who speaks, as text", r->where, path, role_key);
     speaker     who = speaker_of(r->map, role->valuestring);
     const char *name = who == SAYS_UNKNOWN ? role->valuestring : role_of[who];
     if (who == SAYS_UNKNOWN && r->form != NB_DATA_OPENAI) return refuse_role(r, path, role_key, role->valuestring, err);

@@ -78,7 +78,8 @@ static nb_status find_verb(size_t *out, const options *opt, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "data: unknown verb '%s'; did you mean '%s'?", words->items[0], near);
     if (*out == NB_COUNT(verbs))
         return nb_fail(err, NB_ERR_ARGUMENT, "data: '%s' is not one of check, show, convert", words->items[0]);
-    if (words->count < 2 && !opt->data.count && !opt->builtin) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
+    if (words->count < 2 && !opt->data.count && !opt->builtin)
+        return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
     return NB_OK;
 }
 
@@ -134,13 +135,13 @@ const nb_command nb_command_data = {
     .name = "data",
     .summary = "check chat data, show its prompts, convert it",
     .usage = "check|show|convert FILE... [flags]",
-    .about = "check reads every row as quantize and eval would and reports the form found, roles and turns, tokens by modality, "
-             "broken or missing pictures with their lines, rows that would be dropped and why, rows that repeat one another, and "
-             "a max_pixels that suits the pictures. The exit code is 5 when a row cannot be used.\n\n"
+    .about = "check reads every row as quantize and eval would and reports the form found, roles and turns, scripts, tokens by "
+             "modality, broken or missing pictures with their lines, rows that would be dropped and why, rows that repeat one "
+             "another, a max_pixels that suits the pictures, and the first prompts. The exit code is 5 when a row cannot be used.\n\n"
              "show prints the prompts of the first rows as the model reads them, a picture's tokens abbreviated.\n\n"
-             "convert writes all rows as OpenAI-style JSON lines.\n\n"
-             "Read are OpenAI messages, sharegpt and alpaca (with LLaMA-Factory's dataset_info.json), ms-swift, LLaVA, {\"text\"} "
-             "rows and plain text.",
+             "convert writes all rows, or with --samples a mix by the files' weights, as OpenAI-style JSON lines.\n\n"
+             "Read are OpenAI messages, sharegpt and alpaca (with LLaMA-Factory's dataset_info.json), ms-swift, LLaVA, "
+             "VLMEvalKit tables, {\"text\"} rows and plain text.",
     .examples = "  nibble data check chats.jsonl --model MODEL\n"
                 "  nibble data check *.json.gz --no-tokens\n"
                 "  nibble data show chats.jsonl -n 3 --model MODEL\n"

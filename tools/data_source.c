@@ -16,7 +16,8 @@ static nb_status add_word(nb_data_sources *out, const char *word, const char *fl
     nb_error        ignored;
     bool            exists = nb_file_exists(word) || nb_is_directory(word);
     double          weight = 1;
-    bool            weighted = colon && colon > word && !exists && nb_parse_number(&weight, colon + 1, -1e300, 1e300, flag, &ignored) == NB_OK;
+    bool            weighted = colon && colon > word && !exists &&
+                               nb_parse_number(&weight, colon + 1, -1e300, 1e300, flag, &ignored) == NB_OK;
     if (weighted && !(weight > 0 && weight <= MOST_WEIGHT))
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: the weight of '%s' must be above 0 and at most %d; leave a file out that is not wanted",
                        flag, word, MOST_WEIGHT);

@@ -115,8 +115,8 @@ static void emit_sources(nb_emit *e, const nb_quantize_report *r, const nb_data_
     nb_emit_close(e);
 }
 
-static void json_report(const nb_quantize_report *r, const quality *q, const nb_data_sources *sources, const char *recipe, const nb_table *matrices,
-                        nb_buf *out)
+static void json_report(const nb_quantize_report *r, const quality *q, const nb_data_sources *sources, const char *recipe,
+                        const nb_table *matrices, nb_buf *out)
 {
     nb_emit e = nb_emit_start(out, true);
     nb_buf  rows = {0};
