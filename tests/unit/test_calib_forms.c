@@ -2,6 +2,8 @@
  * own dataset_info.json, and every one of its entries has a row built here from its column names. */
 #include "unit.h"
 
+#include <time.h>
+
 #include "calib/dataset.h"
 #include "temp_files.h"
 
@@ -498,11 +500,11 @@ static void bad_rows_do_not_end_the_walk(void **state)
     }
 }
 
-/* 200,000 marks and as many pictures in one row: the time is that of reading it, not its square. */
+/* 100,000 marks and as many pictures in one row: the time is that of reading it, not its square. */
 static void many_marks(void **state)
 {
     (void)state;
-    enum { MARKS = 200000 };
+    enum { MARKS = 100000 };
     nb_buf             row = {0};
     nb_error           err;
     nb_dataset        *d;
@@ -515,12 +517,13 @@ static void many_marks(void **state)
     nb_buf_str(&row, "\"}],\"images\":[");
     for (int i = 0; i < MARKS; i++) nb_buf_printf(&row, "%s\"%d\"", i ? "," : "", i);
     nb_buf_str(&row, "]}\n");
-    double begin = nb_seconds();
+    clock_t begin = clock(); /* of the CPU: the machine may be busy */
     OK(nb_dataset_open(&d, put_file("many.jsonl", row.data), &options, &err), &err);
     OK(nb_dataset_next(d, &chat, where, &end, &err), &err);
     assert_int_equal(chat.messages[0].count, 2 * MARKS);
-    assert_string_equal(chat.messages[0].parts[2 * MARKS - 2].text, "199999");
-    if (nb_seconds() - begin > 20) fail_msg("%.1f s", nb_seconds() - begin); /* the square takes minutes */
+    assert_string_equal(chat.messages[0].parts[2 * MARKS - 2].text, "99999");
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    if (!(seconds < 8)) fail_msg("%.1f s", seconds); /* the square takes half a minute */
     nb_chat_free(&chat);
     nb_dataset_close(d);
     nb_buf_free(&row);
