@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 typedef enum { SAYS_SYSTEM, SAYS_USER, SAYS_ASSISTANT, SAYS_TOOL, SAYS_CALL, SAYS_UNKNOWN } speaker;
 
@@ -22,6 +23,7 @@ static const char *const role_of[] = {"system", "user", "assistant", "tool", "as
 typedef struct {
     const char  *mark, *type, *column; /* "<image>", "image", name of the row's list */
     const cJSON *list;                 /* array, or a single entry; NULL: the row has none */
+    const cJSON *entry;                /* the next of the array's */
     size_t       count, next;
     bool         in_front;             /* no mark: all of it before the first question */
 } media_list;
@@ -48,9 +50,10 @@ static speaker usual_speaker(const char *role)
         {"user", SAYS_USER}, {"human", SAYS_USER}, {"assistant", SAYS_ASSISTANT}, {"gpt", SAYS_ASSISTANT},
         {"system", SAYS_SYSTEM}, {"tool", SAYS_TOOL}, {"observation", SAYS_TOOL}, {"function_call", SAYS_CALL},
         {"bot", SAYS_ASSISTANT}, {"tool_response", SAYS_TOOL}, {"tool_call", SAYS_CALL}, /* ms-swift */
+        {"developer", SAYS_SYSTEM}, {"model", SAYS_ASSISTANT}, {"chatgpt", SAYS_ASSISTANT}, {"function", SAYS_TOOL},
     };
     for (size_t i = 0; i < NB_COUNT(usual); i++)
-        if (!strcmp(role, usual[i].name)) return usual[i].who;
+        if (!strcasecmp(role, usual[i].name)) return usual[i].who; /* a template that got "User" would make no user of it */
     return SAYS_UNKNOWN;
 }
 
@@ -90,8 +93,10 @@ static nb_status find_media(row_reader *r, const cJSON *row, nb_error *err)
             m->list = nb_json_find(row, kinds[i].plural);
             if (!m->list && (m->list = nb_json_find(row, kinds[i].type))) m->column = kinds[i].type; /* LLaVA: one "image" */
         }
+        if (cJSON_IsString(m->list) && !m->list->valuestring[0]) m->list = NULL; /* LLaVA's rows without a picture */
         if (m->list && !cJSON_IsArray(m->list) && !cJSON_IsString(m->list))
             return nb_fail(err, NB_ERR_INPUT, "%s: %s: expected a list of %ss", r->where, m->column, m->type);
+        m->entry = cJSON_IsArray(m->list) ? m->list->child : m->list;
         m->count = !m->list ? 0 : cJSON_IsArray(m->list) ? (size_t)cJSON_GetArraySize(m->list) : 1;
     }
     const char  *sound = r->map->info ? r->map->audios : "audios";
@@ -179,7 +184,8 @@ static nb_status check_marks(row_reader *r, const cJSON *messages, const char *c
 static nb_status next_entry(row_reader *r, const cJSON **out, media_list *list, nb_error *err)
 {
     size_t       index = list->next++;
-    const cJSON *entry = cJSON_IsArray(list->list) ? cJSON_GetArrayItem(list->list, (int)index) : list->list;
+    const cJSON *entry = list->entry;
+    if (entry) list->entry = entry->next;
     const cJSON *path = cJSON_IsObject(entry) ? nb_json_find(entry, "path") : entry; /* ms-swift: {"path": ...} */
     if (cJSON_IsObject(entry) && !path) path = nb_json_find(entry, "url");
     bool good = is_reference(path);
@@ -190,6 +196,9 @@ static nb_status next_entry(row_reader *r, const cJSON **out, media_list *list, 
     }
     *out = path;
     if (good) return NB_OK;
+    if (cJSON_IsObject(entry) && nb_json_find(entry, "bytes"))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %s[%zu]: holds the bytes of a file and no path; write the pictures to files, or as "
+                       "\"data:image/png;base64,...\"", r->where, list->column, index);
     return nb_fail(err, NB_ERR_INPUT, "%s: %s[%zu]: expected the path of a file%s", r->where, list->column, index,
                    list == &r->media[1] ? " or a list of frames" : "");
 }
@@ -229,8 +238,10 @@ static nb_status add_text(const row_reader *r, cJSON *parts, const char *text, s
 /* Text with marks as an array of parts, in order; all text between marks is kept to the byte. */
 static nb_status split_marks(row_reader *r, cJSON *parts, const char *text, nb_error *err)
 {
+    const char *at[2] = {strstr(text, r->media[0].mark), strstr(text, r->media[1].mark)};
     for (const char *p = text;;) {
-        const char *at[2] = {strstr(p, r->media[0].mark), strstr(p, r->media[1].mark)};
+        for (int i = 0; i < 2; i++)
+            if (at[i] && at[i] < p) at[i] = strstr(p, r->media[i].mark);
         if (!at[0] && !at[1]) return add_text(r, parts, p, strlen(p), err);
         int which = !at[0] || (at[1] && at[1] < at[0]);
         NB_TRY(add_text(r, parts, p, (size_t)(at[which] - p), err));
@@ -273,6 +284,15 @@ static nb_status refuse_grounding(const row_reader *r, const char *text, nb_erro
     if (!mark) return NB_OK;
     return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %s stands for an entry of 'objects', which ms-swift fills in while training; "
                    "write the boxes out as the model sees them", r->where, mark);
+}
+
+/* Qwen-VL wrote paths into the text; as text the model would see them letter by letter. */
+static nb_status refuse_inline(const row_reader *r, const char *text, const char *path, nb_error *err)
+{
+    const char *open = r->form == NB_DATA_OPENAI ? NULL : strstr(text, "<img>"), *end = open ? strstr(open, "</img>") : NULL;
+    if (!end || memchr(open, '\n', (size_t)(end - open))) return NB_OK;
+    return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: %s: <img>...</img> names a picture as Qwen-VL did; write <image> there and the path "
+                   "into 'images'", r->where, path);
 }
 
 /* "content" of the new message: borrowed as it is, or as parts where marks are filled in. */
@@ -334,7 +354,8 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     const char  *role_key = r->map->info ? r->map->role : nb_json_find(m, "from") ? "from" : "role";
     const char  *text_key = content_key(r->map, m);
     const cJSON *role = nb_json_find(m, role_key), *content = nb_json_find(m, text_key), *other;
-    if (!cJSON_IsString(role)) return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: expected who speaks, as text", r->where, path, role_key);
+    if (!cJSON_IsString(role) || !role->valuestring[0])
+        return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s: expected who speaks, as text", r->where, path, role_key);
     speaker     who = speaker_of(r->map, role->valuestring);
     const char *name = who == SAYS_UNKNOWN ? role->valuestring : role_of[who];
     if (who == SAYS_UNKNOWN && r->form != NB_DATA_OPENAI) return refuse_role(r, path, role_key, role->valuestring, err);
@@ -346,6 +367,7 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     if (!content && !nb_json_find(m, "tool_calls"))
         return nb_fail(err, NB_ERR_INPUT, "%s: %s.%s is missing or null; an empty message is \"\"", r->where, path, text_key);
     if (who == SAYS_CALL) return add_calls(r, out, content->valuestring, path, err);
+    if (cJSON_IsString(content)) NB_TRY(refuse_inline(r, content->valuestring, path, err));
     if (content) NB_TRY(add_content(r, out, content, who == SAYS_USER, err));
     cJSON_ArrayForEach(other, m) { /* tool_calls, tool_call_id, name */
         if (!strcmp(other->string, role_key) || !strcmp(other->string, text_key)) continue;
@@ -355,13 +377,30 @@ static nb_status convert_message(row_reader *r, cJSON *out, const cJSON *m, cons
     return NB_OK;
 }
 
+/* "messages[3]", by hand: it is made for every message and read for bad ones only. */
+static void name_message(char out[160], const char *column, int index)
+{
+    char   digits[12];
+    size_t n = strnlen(column, 100), d = 0;
+    memcpy(out, column, n);
+    out[n++] = '[';
+    do digits[d++] = (char)('0' + index % 10);
+    while ((index /= 10) > 0);
+    while (d) out[n++] = digits[--d];
+    out[n++] = ']';
+    out[n] = 0;
+}
+
 static nb_status convert_messages(row_reader *r, cJSON *out, const cJSON *list, const char *column, nb_error *err)
 {
     int          index = 0;
     const cJSON *m;
     cJSON_ArrayForEach(m, list) {
         char path[160];
-        snprintf(path, sizeof path, "%.100s[%d]", column, index++);
+        name_message(path, column, index++);
+        if (cJSON_IsArray(m))
+            return nb_fail(err, NB_ERR_INPUT, "%s: %s: expected a message, found a list of them: one pair of brackets too many",
+                           r->where, path);
         if (!cJSON_IsObject(m)) return nb_fail(err, NB_ERR_INPUT, "%s: %s: expected an object", r->where, path);
         cJSON *message = cJSON_CreateObject();
         if (!message || !cJSON_AddItemToArray(out, message)) {
@@ -431,9 +470,21 @@ static nb_status read_tools(const row_reader *r, cJSON **out, const cJSON *row, 
 
 /* ---- the row ----------------------------------------------------------------------------------------------------- */
 
-/* The list of messages that the row itself holds. */
-static nb_status find_messages(const row_reader *r, const cJSON **out, const char **column, const cJSON *row, nb_error *err)
+/* Tables hold lists as text: "[{\"role\": ...}]".  *owned: what they were parsed to. */
+static nb_status unpack_messages(const row_reader *r, const cJSON **list, cJSON **owned, const char *column, nb_error *err)
 {
+    char name[400];
+    if (!cJSON_IsString(*list) || (*list)->valuestring[strspn((*list)->valuestring, " \t\r\n")] != '[') return NB_OK;
+    snprintf(name, sizeof name, "%s: %s", r->where, column);
+    NB_TRY(nb_json_parse(owned, (*list)->valuestring, strlen((*list)->valuestring), name, err));
+    *list = *owned;
+    return NB_OK;
+}
+
+/* The list of messages that the row itself holds. */
+static nb_status find_messages(const row_reader *r, const cJSON **out, const char **column, nb_row *of, nb_error *err)
+{
+    const cJSON *row = of->row;
     static const char *const usual[] = {"messages", "conversations", "conversation"};
     if (cJSON_IsArray(row)) { /* a conversation without an object around it, as in the README of Qwen2-VL */
         *out = row;
@@ -453,6 +504,7 @@ static nb_status find_messages(const row_reader *r, const cJSON **out, const cha
         }
     }
     if (!*out) return nb_fail(err, NB_ERR_INPUT, "%s: has no '%s'", r->where, *column);
+    NB_TRY(unpack_messages(r, out, &of->turns, *column, err));
     if (!cJSON_IsArray(*out)) return nb_fail(err, NB_ERR_INPUT, "%s: %s: expected a list of messages", r->where, *column);
     if (!(*out)->child) return nb_fail(err, NB_ERR_INPUT, "%s: %s: is empty", r->where, *column);
     return NB_OK;
@@ -477,7 +529,7 @@ static nb_status make_messages(nb_row *out, row_reader *r, nb_error *err)
     if (has_columns(row, r->form))
         NB_TRY(nb_row_turns(&out->turns, row, r->map, r->form, r->where, err));
     else
-        NB_TRY(find_messages(r, &list, &column, row, err));
+        NB_TRY(find_messages(r, &list, &column, out, err));
     if (out->turns) list = out->turns;
     NB_TRY(find_media(r, row, err));
     NB_TRY(check_marks(r, list, column, err));

@@ -25,7 +25,8 @@ void      nb_row_map_free(nb_row_map *map);
 /* A row and what was made of it: turns borrow from the row, messages and tools from both. */
 typedef struct {
     cJSON *row;
-    cJSON *turns;    /* alpaca, swift, text: the columns as a list of {role, content}; NULL: the row has its own list */
+    cJSON *turns;    /* alpaca, swift, text: the columns as a list of {role, content}; or the list that was kept as text; NULL:
+                      * the row has its own list */
     cJSON *messages; /* OpenAI-style */
     cJSON *tools;    /* NULL: none */
 } nb_row;

@@ -192,7 +192,7 @@ nb_data_form nb_row_form(const cJSON *row)
     if (nb_json_find(row, "messages")) return speaks_sharegpt(nb_json_find(row, "messages")) ? NB_DATA_SHAREGPT : NB_DATA_OPENAI;
     if (cJSON_IsArray(rounds) && first_of(rounds->child, user_keys, NB_COUNT(user_keys))) return NB_DATA_SWIFT;
     if (rounds) return speaks_sharegpt(rounds) ? NB_DATA_SHAREGPT : NB_DATA_OPENAI;
-    if (nb_json_find(row, "instruction")) return NB_DATA_ALPACA;
+    if (nb_json_find(row, "instruction") || (nb_json_find(row, "input") && nb_json_find(row, "output"))) return NB_DATA_ALPACA;
     bool question = first_of(row, asked, NB_COUNT(asked)), answer = first_of(row, answered, NB_COUNT(answered));
     if (nb_json_find(row, "query") || (question && answer)) return NB_DATA_SWIFT;
     if (nb_json_find(row, "text")) return NB_DATA_TEXT;

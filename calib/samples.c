@@ -17,49 +17,10 @@ void nb_samples_free(nb_samples *s)
     }
     free(s->prompts);
     free(s->hidden);
+    free(s->by_source);
     nb_spool_free(s->spool);
     nb_visual_cache_free(s->pictures_seen);
     memset(s, 0, sizeof *s);
-}
-
-/* ---- choosing rows ----------------------------------------------------------------------------------------------- */
-
-/* A permutation of the rows, made as far as it is used: places 0 .. drawn-1 are settled. */
-typedef struct {
-    size_t  *rows;
-    size_t   count, drawn;
-    uint64_t state;
-} row_draw;
-
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-/* One step of Fisher-Yates: the next place gets one of the rows that are left.  64 random bits make the bias of the
- * remainder smaller than 2^-32 for any file that fits a disk. */
-static size_t draw_row(row_draw *d)
-{
-    size_t place = d->drawn++, from = place + (size_t)(next_random(&d->state) % (d->count - place));
-    size_t row = d->rows[from];
-    d->rows[from] = d->rows[place];
-    d->rows[place] = row;
-    return row;
-}
-
-static nb_status start_draw(row_draw *d, const nb_samples_options *o, nb_error *err)
-{
-    size_t total;
-    NB_TRY(nb_dataset_count(&total, o->path, &o->dataset, err));
-    size_t skip = (size_t)o->skip < total ? (size_t)o->skip : total;
-    *d = (row_draw){.count = total - skip, .state = o->seed};
-    NB_TRY(nb_alloc(&d->rows, d->count + 1, sizeof *d->rows, "row numbers", err));
-    for (size_t i = 0; i < d->count; i++) d->rows[i] = skip + i;
-    return NB_OK;
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
@@ -72,13 +33,14 @@ typedef struct {
     XXH64_state_t            *identity;
 } loading;
 
-static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor)
+static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor, bool answers_only)
 {
     size_t   columns = 3 * (size_t)processor->temporal * (size_t)processor->patch * (size_t)processor->patch; /* of a patch */
     uint64_t head[2] = {p->count, (uint64_t)p->media_count};
     XXH64_update(state, head, sizeof head);
     XXH64_update(state, p->ids, p->count * sizeof *p->ids);
     XXH64_update(state, p->position, 3 * p->count * sizeof *p->position);
+    if (answers_only) XXH64_update(state, p->answer, p->count);
     for (int j = 0; j < p->media_count; j++) {
         const nb_patches *m = &p->media[j];
         int32_t           grid[3] = {m->t, m->h, m->w};
@@ -109,8 +71,25 @@ static nb_status embed_into_spool(nb_prompt *p, nb_samples *s, const nb_model *m
     return status;
 }
 
-static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *chat, const char *where, nb_error *err)
+static void count_prompt(nb_samples *s, const nb_prompt *p, size_t source)
 {
+    nb_source_count *from = &s->by_source[source];
+    s->count++;
+    s->tokens += p->count;
+    from->samples++;
+    from->tokens += p->count;
+    for (size_t i = 0; i < p->count; i++) {
+        s->by_modality[p->modality[i]]++;
+        from->by_modality[p->modality[i]]++;
+        s->counted[p->modality[i]] += !s->answers_only || p->answer[i];
+    }
+}
+
+/* *used false: the row is left out. */
+static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, const nb_chat *chat, const char *where, bool *used,
+                          nb_error *err)
+{
+    *used = false;
     nb_samples               *s = l->s;
     const nb_samples_options *o = l->o;
     const nb_model           *model = l->model;
@@ -128,77 +107,64 @@ static nb_status take_row(const loading *l, const nb_dataset *d, const nb_chat *
     memset(p, 0, sizeof *p);
     NB_TRY(nb_prompt_build(p, chat, &source, &options, err));
     if (!p->count || (o->seq_len && p->count > o->seq_len)) {
-        if (p->count) s->too_long++;
+        s->too_long += p->count != 0;
+        s->by_source[from].too_long += p->count != 0;
         nb_prompt_free(p);
         return NB_OK;
     }
-    s->count++;
-    s->tokens += p->count;
-    for (size_t i = 0; i < p->count; i++) s->by_modality[p->modality[i]]++;
-    add_identity(l->identity, p, &model->processor);
+    *used = true;
+    count_prompt(s, p, from);
+    add_identity(l->identity, p, &model->processor, s->answers_only);
     if (s->spool) return embed_into_spool(p, s, model, err);
     return in_memory ? embed(&s->hidden[s->count - 1], p, s, model, err) : NB_OK;
 }
 
-/* One walk over the file.  chosen [rows] or NULL: every row from o->skip on, until there are enough. */
-static nb_status walk_rows(const loading *l, const bool *chosen, size_t rows, nb_error *err)
+static nb_status load_rows(const loading *l, const nb_data_source *sources, size_t count, nb_error *err)
 {
     const nb_samples_options *o = l->o;
-    nb_dataset *d;
-    NB_TRY(nb_dataset_open(&d, o->path, &o->dataset, err));
+    nb_mix_options how = {.dataset = o->dataset, .samples = (size_t)o->samples, .skip = (size_t)o->skip, .shuffle = o->shuffle,
+                          .seed = o->seed};
+    nb_mix        *mix;
+    NB_TRY(nb_alloc(&l->s->by_source, count, sizeof *l->s->by_source, "the counts of data files", err));
+    l->s->source_count = count;
+    NB_TRY(nb_mix_open(&mix, sources, count, &how, err));
     nb_status status = NB_OK;
-    for (size_t row = 0; !status; row++) {
+    for (bool end = false; !status && !end;) {
         nb_chat chat;
         char    where[256];
-        bool    end;
-        if (chosen ? row >= rows : o->samples && l->s->count >= (size_t)o->samples) break;
-        status = nb_dataset_next(d, &chat, where, &end, err);
-        if (status || end) break;
-        if (chosen ? chosen[row] : row >= (size_t)o->skip) status = take_row(l, d, &chat, where, err);
+        size_t  source;
+        bool    used = false;
+        status = nb_mix_next(mix, &chat, where, &source, &end, err);
+        if (!status && !end) status = take_row(l, nb_mix_dataset(mix), source, &chat, where, &used, err);
+        if (used) nb_mix_took(mix);
         nb_chat_free(&chat);
     }
-    nb_dataset_close(d);
-    return status;
-}
-
-/* Draw as many rows as are missing, walk, and draw again for those that were too long. */
-static nb_status load_drawn(const loading *l, nb_error *err)
-{
-    const nb_samples_options *o = l->o;
-    row_draw  draw = {0};
-    bool     *chosen = NULL;
-    nb_status status = start_draw(&draw, o, err);
-    size_t    rows = (size_t)o->skip + draw.count;
-    if (!status) status = nb_alloc(&chosen, rows + 1, sizeof *chosen, "row numbers", err);
-    while (!status && draw.drawn < draw.count) {
-        size_t missing = o->samples ? (size_t)o->samples - l->s->count : draw.count;
-        if (!missing) break;
-        memset(chosen, 0, rows);
-        for (size_t i = 0; i < missing && draw.drawn < draw.count; i++) chosen[draw_row(&draw)] = true;
-        status = walk_rows(l, chosen, rows, err);
-    }
-    free(chosen);
-    free(draw.rows);
+    nb_mix_close(mix);
     return status;
 }
 
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err)
 {
     memset(out, 0, sizeof *out);
+    out->answers_only = options->answers_only;
     if (options->samples < 0 || options->skip < 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "the number of samples (%d) and of rows to skip (%d) cannot be negative",
                        options->samples, options->skip);
+    const nb_data_source  one = {.path = options->path, .weight = 1};
+    const nb_data_source *sources = options->path ? &one : options->sources;
+    size_t                count = options->path ? 1 : options->source_count;
+    if (!count) return nb_fail(err, NB_ERR_ARGUMENT, "there are no data files to calibrate on");
     loading   l = {.s = out, .model = model, .o = options, .identity = XXH64_createState()};
-    nb_status status = l.identity ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", options->path);
+    nb_status status = l.identity ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "out of memory for calibration data");
     if (!status) XXH64_reset(l.identity, 0);
     if (!status && options->spool) {
         status = nb_spool_new(&out->spool, options->spool, options->spool_level, options->spool_chunk, err);
         if (!status) status = nb_spool_start(out->spool, err);
     }
-    if (!status) status = options->shuffle ? load_drawn(&l, err) : walk_rows(&l, NULL, 0, err);
+    if (!status) status = load_rows(&l, sources, count, err);
     if (!status && !out->count)
-        status = nb_fail(err, NB_ERR_INPUT, "%s: no row is left to calibrate on (%d skipped, %zu longer than %zu tokens)",
-                         options->path, options->skip, out->too_long, options->seq_len);
+        status = nb_fail(err, NB_ERR_INPUT, "%s%s: no row is left to calibrate on (%d skipped, %zu longer than %zu tokens)",
+                         sources[0].path, count > 1 ? " and the other files" : "", options->skip, out->too_long, options->seq_len);
     if (!status) out->hash = XXH64_digest(l.identity);
     XXH64_freeState(l.identity);
     if (status) nb_samples_free(out);

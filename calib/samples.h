@@ -3,24 +3,39 @@
 #ifndef NB_SAMPLES_H
 #define NB_SAMPLES_H
 
-#include "calib/dataset.h"
+#include "calib/mix.h"
 #include "calib/spool.h"
 #include "runtime/model/visual.h"
 
 typedef struct {
-    const char *path;       /* data file */
+    const char *path;       /* the one data file; NULL: sources has them */
+    const nb_data_source *sources; /* [source_count] with their shares of `samples`, as in mix.h */
+    size_t      source_count;
     nb_dataset_options dataset;
     int         samples;    /* at most this many; 0: all */
-    int         skip;       /* rows passed over first */
+    int         skip;       /* rows of each source passed over first */
     size_t      seq_len;    /* longer conversations are left out and counted; 0: no limit */
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
     uint64_t    seed;
+    bool        answers_only; /* only tokens of the assistant's answers, <|im_end|> included, count in the statistics; all are run */
     bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
     const char *spool;      /* folder for hidden states, with embed implied; NULL: in memory */
     int         spool_level; /* of zstd; 0: the default */
     size_t      spool_chunk; /* floats compressed together; 0: the default */
 } nb_samples_options;
+
+/* What one source gave. */
+typedef struct {
+    size_t   samples, tokens, too_long;
+    uint64_t by_modality[3];
+} nb_source_count;
+
+/* Is there any data? */
+static inline bool nb_samples_wanted(const nb_samples_options *o)
+{
+    return o->path || o->source_count;
+}
 
 typedef struct {
     nb_prompt *prompts;     /* [count]; media freed once embedded */
@@ -30,7 +45,11 @@ typedef struct {
     size_t     count;
     size_t     tokens;      /* over all samples */
     uint64_t   by_modality[3];
+    uint64_t   counted[3];  /* of them, those that count in the statistics: all, or those of answers */
+    bool       answers_only;
     size_t     too_long;    /* left out by seq_len */
+    nb_source_count *by_source; /* [source_count], 1 for a path */
+    size_t     source_count;
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
     nb_visual_cache *pictures_seen; /* rows of pictures, while the set is being embedded */
     uint64_t   pictures, pictures_new; /* all, and those that the vision tower saw */
@@ -41,15 +60,14 @@ typedef struct {
 enum { NB_SAMPLES_PICTURES = 64 << 20 /* bytes of rows of pictures that are kept for when they come again */ };
 enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
 
-/* Rows come in the order of the file.  With shuffle, rows are drawn without repetition (splitmix64 from seed, partial
- * Fisher-Yates over row numbers) and a row that is too long is replaced by the next one drawn. */
+/* Rows are those of nb_mix, in its order; one that is too long is not used. */
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
 /* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 
 /* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
- * x [rows, k] with stride ld in backend memory; modality host [rows]. */
+ * x [rows, k] with stride ld in backend memory; modality host [rows], NB_TOKEN_UNCOUNTED (stats.h) for one that does not count. */
 typedef struct {
     void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
     void    *context;

@@ -6,6 +6,7 @@
  * deep, f32, and forgotten after each batch.
  */
 #include "calib/samples.h"
+#include "calib/stats.h"
 
 #include <assert.h>
 #include <math.h>
@@ -204,7 +205,8 @@ static nb_status run_batch(layer_pass *p, size_t first, size_t end, size_t rows,
         p->span[i - first] = (nb_span){.first = at, .rows = n, .past = 0, .pages = p->page + page};
         for (size_t axis = 0; axis < 3; axis++)
             memcpy(p->position + axis * rows + at, prompt->position + axis * n, n * sizeof *p->position);
-        memcpy(p->tap.modality + at, prompt->modality, n);
+        for (size_t t = 0; t < n; t++)
+            p->tap.modality[at + t] = s->answers_only && !prompt->answer[t] ? NB_TOKEN_UNCOUNTED : prompt->modality[t];
         at += n;
         page += pages_of(n);
     }

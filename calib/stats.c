@@ -47,18 +47,20 @@ void nb_stats_reset(nb_stats *s)
 void nb_stats_add(nb_stats *s, const nb_ops *ops, const float *x, size_t ld, size_t rows, const uint8_t *modality,
                   const float weights[3])
 {
-    bool plain = weights[0] == 1 && weights[1] == 1 && weights[2] == 1;
+    bool        plain = weights[0] == 1 && weights[1] == 1 && weights[2] == 1;
+    const float of[NB_TOKEN_KINDS] = {weights[0], weights[1], weights[2], 0};
     for (size_t begin = 0; begin < rows; begin += BATCH) {
         float  row_weight[BATCH];
-        size_t n = rows - begin < BATCH ? rows - begin : BATCH;
+        size_t n = rows - begin < BATCH ? rows - begin : BATCH, without = 0;
         for (size_t r = 0; r < n; r++) {
             uint8_t m = modality[begin + r];
-            assert(m < 3);
-            row_weight[r] = weights[m];
-            s->weight += weights[m];
+            assert(m < NB_TOKEN_KINDS);
+            row_weight[r] = of[m];
+            s->weight += of[m];
             s->tokens[m]++;
+            without += m == NB_TOKEN_UNCOUNTED;
         }
-        ops->gram(ops, s->gram, s->sum_abs, s->max_abs, x + begin * ld, ld, n, s->k, plain ? NULL : row_weight);
+        ops->gram(ops, s->gram, s->sum_abs, s->max_abs, x + begin * ld, ld, n, s->k, plain && !without ? NULL : row_weight);
     }
 }
 

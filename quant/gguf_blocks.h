@@ -14,7 +14,7 @@
  * when none does: blocks across groups, inputs in an order of their own, asymmetric 8 bits. */
 nb_gguf_type nb_gguf_type_of(const nb_grid *grid, bool permuted, int k);
 
-/* Row r of c as blocks; out [nb_gguf_row_bytes(type, k)].  Scales must be f16 values.  *worst: the largest |m - exact m| / scale seen. */
+/* Row r of c as blocks; out [nb_gguf_out_row_bytes(type, k)].  Scales must be f16 values.  *worst: the largest |m - exact m| / scale seen. */
 void nb_gguf_blocks(uint8_t *out, nb_gguf_type type, const nb_codes *c, int r, double *worst);
 
 #endif

@@ -30,7 +30,7 @@ typedef struct {
 
 typedef struct {
     nb_export_job *job;
-    nb_gguf       *file;
+    nb_gguf_out     *file;
     piece         *pieces;
     size_t         count, capacity;
     size_t         floats;       /* matrices that had codes and have none now */
@@ -153,9 +153,9 @@ static nb_status list_vision(making *m, nb_error *err)
 
 /* ---- keys -------------------------------------------------------------------------------------------------------------- */
 
-static void put_text(nb_gguf *g, const char *key, const char *text)
+static void put_text(nb_gguf_out *g, const char *key, const char *text)
 {
-    nb_gguf_string(g, key, text, strlen(text));
+    nb_gguf_out_string(g, key, text, strlen(text));
 }
 
 /* llama.cpp's number for a file that is mostly of this grid. */
@@ -196,30 +196,30 @@ static const char *type_word(uint32_t type)
 static nb_status text_keys(making *m, const char *name, nb_error *err)
 {
     const nb_config *c = &m->job->source.config;
-    nb_gguf         *g = m->file;
+    nb_gguf_out     *g = m->file;
     const int32_t    sections[4] = {c->mrope[0], c->mrope[1], c->mrope[2], 0};
     put_text(g, "general.architecture", "qwen2vl");
     put_text(g, "general.type", "model");
     put_text(g, "general.name", name);
-    nb_gguf_u32(g, "general.file_type", file_type(m->job));
-    nb_gguf_u32(g, "general.quantization_version", 2);
-    nb_gguf_u32(g, "qwen2vl.block_count", (uint32_t)c->layers);
-    nb_gguf_u32(g, "qwen2vl.context_length", (uint32_t)c->max_positions);
-    nb_gguf_u32(g, "qwen2vl.embedding_length", (uint32_t)c->hidden);
-    nb_gguf_u32(g, "qwen2vl.feed_forward_length", (uint32_t)m->job->report->padded);
-    nb_gguf_u32(g, "qwen2vl.attention.head_count", (uint32_t)c->heads);
-    nb_gguf_u32(g, "qwen2vl.attention.head_count_kv", (uint32_t)c->kv_heads);
+    nb_gguf_out_u32(g, "general.file_type", file_type(m->job));
+    nb_gguf_out_u32(g, "general.quantization_version", 2);
+    nb_gguf_out_u32(g, "qwen2vl.block_count", (uint32_t)c->layers);
+    nb_gguf_out_u32(g, "qwen2vl.context_length", (uint32_t)c->max_positions);
+    nb_gguf_out_u32(g, "qwen2vl.embedding_length", (uint32_t)c->hidden);
+    nb_gguf_out_u32(g, "qwen2vl.feed_forward_length", (uint32_t)m->job->report->padded);
+    nb_gguf_out_u32(g, "qwen2vl.attention.head_count", (uint32_t)c->heads);
+    nb_gguf_out_u32(g, "qwen2vl.attention.head_count_kv", (uint32_t)c->kv_heads);
     if (c->head_dim * c->heads != c->hidden) {
-        nb_gguf_u32(g, "qwen2vl.attention.key_length", (uint32_t)c->head_dim);
-        nb_gguf_u32(g, "qwen2vl.attention.value_length", (uint32_t)c->head_dim);
+        nb_gguf_out_u32(g, "qwen2vl.attention.key_length", (uint32_t)c->head_dim);
+        nb_gguf_out_u32(g, "qwen2vl.attention.value_length", (uint32_t)c->head_dim);
     }
-    nb_gguf_f32(g, "qwen2vl.attention.layer_norm_rms_epsilon", c->rms_eps);
-    nb_gguf_f32(g, "qwen2vl.rope.freq_base", c->rope_theta);
-    nb_gguf_i32s(g, "qwen2vl.rope.dimension_sections", sections, 4);
+    nb_gguf_out_f32(g, "qwen2vl.attention.layer_norm_rms_epsilon", c->rms_eps);
+    nb_gguf_out_f32(g, "qwen2vl.rope.freq_base", c->rope_theta);
+    nb_gguf_out_i32s(g, "qwen2vl.rope.dimension_sections", sections, 4);
     if (c->yarn) {
         put_text(g, "qwen2vl.rope.scaling.type", "yarn");
-        nb_gguf_f32(g, "qwen2vl.rope.scaling.factor", (float)c->yarn_factor);
-        nb_gguf_u32(g, "qwen2vl.rope.scaling.original_context_length", (uint32_t)c->yarn_original);
+        nb_gguf_out_f32(g, "qwen2vl.rope.scaling.factor", (float)c->yarn_factor);
+        nb_gguf_out_u32(g, "qwen2vl.rope.scaling.original_context_length", (uint32_t)c->yarn_original);
     }
     return nb_gguf_tokenizer(g, m->job->options.model_dir, c->vocab, err);
 }
@@ -227,29 +227,29 @@ static nb_status text_keys(making *m, const char *name, nb_error *err)
 static nb_status vision_keys(making *m, const char *name, nb_error *err)
 {
     const nb_config *c = &m->job->source.config;
-    nb_gguf         *g = m->file;
+    nb_gguf_out     *g = m->file;
     nb_processor     p;
     NB_TRY(nb_processor_open(&p, m->job->options.model_dir, err));
     put_text(g, "general.architecture", "clip");
     put_text(g, "general.type", "mmproj");
     put_text(g, "general.name", name);
-    nb_gguf_u32(g, "general.file_type", vision_type(m->job));
-    nb_gguf_u32(g, "general.quantization_version", 2);
+    nb_gguf_out_u32(g, "general.file_type", vision_type(m->job));
+    nb_gguf_out_u32(g, "general.quantization_version", 2);
     put_text(g, "clip.projector_type", "qwen2vl_merger");
-    nb_gguf_bool(g, "clip.has_vision_encoder", true);
-    nb_gguf_bool(g, "clip.use_silu", false);
-    nb_gguf_bool(g, "clip.use_gelu", false); /* neither: quick_gelu */
-    nb_gguf_u32(g, "clip.vision.image_size", 560);
-    nb_gguf_u32(g, "clip.vision.patch_size", (uint32_t)c->v_patch);
-    nb_gguf_u32(g, "clip.vision.spatial_merge_size", (uint32_t)c->v_merge);
-    nb_gguf_u32(g, "clip.vision.embedding_length", (uint32_t)c->v_dim);
-    nb_gguf_u32(g, "clip.vision.feed_forward_length", (uint32_t)c->v_inner);
-    nb_gguf_u32(g, "clip.vision.projection_dim", (uint32_t)c->v_out);
-    nb_gguf_u32(g, "clip.vision.block_count", (uint32_t)c->v_depth);
-    nb_gguf_u32(g, "clip.vision.attention.head_count", (uint32_t)c->v_heads);
-    nb_gguf_f32(g, "clip.vision.attention.layer_norm_epsilon", 1e-6f);
-    nb_gguf_f32s(g, "clip.vision.image_mean", p.mean, 3);
-    nb_gguf_f32s(g, "clip.vision.image_std", p.std, 3);
+    nb_gguf_out_bool(g, "clip.has_vision_encoder", true);
+    nb_gguf_out_bool(g, "clip.use_silu", false);
+    nb_gguf_out_bool(g, "clip.use_gelu", false); /* neither: quick_gelu */
+    nb_gguf_out_u32(g, "clip.vision.image_size", 560);
+    nb_gguf_out_u32(g, "clip.vision.patch_size", (uint32_t)c->v_patch);
+    nb_gguf_out_u32(g, "clip.vision.spatial_merge_size", (uint32_t)c->v_merge);
+    nb_gguf_out_u32(g, "clip.vision.embedding_length", (uint32_t)c->v_dim);
+    nb_gguf_out_u32(g, "clip.vision.feed_forward_length", (uint32_t)c->v_inner);
+    nb_gguf_out_u32(g, "clip.vision.projection_dim", (uint32_t)c->v_out);
+    nb_gguf_out_u32(g, "clip.vision.block_count", (uint32_t)c->v_depth);
+    nb_gguf_out_u32(g, "clip.vision.attention.head_count", (uint32_t)c->v_heads);
+    nb_gguf_out_f32(g, "clip.vision.attention.layer_norm_epsilon", 1e-6f);
+    nb_gguf_out_f32s(g, "clip.vision.image_mean", p.mean, 3);
+    nb_gguf_out_f32s(g, "clip.vision.image_std", p.std, 3);
     return NB_OK;
 }
 
@@ -262,14 +262,14 @@ static nb_status announce(making *m, nb_error *err)
         const piece *p = &m->pieces[i];
         uint64_t matrix[2] = {p->item ? (uint64_t)p->item->columns : 0, (uint64_t)p->rows}, vector = (uint64_t)p->rows;
         uint64_t patch[4] = {(uint64_t)c->v_patch, (uint64_t)c->v_patch, (uint64_t)c->v_channels, (uint64_t)c->v_dim};
-        NB_TRY(nb_gguf_tensor(m->file, p->name, p->type, p->item ? 2 : p->patches ? 4 : 1, p->item ? matrix : p->patches ? patch : &vector, err));
+        NB_TRY(nb_gguf_out_tensor(m->file, p->name, p->type, p->item ? 2 : p->patches ? 4 : 1, p->item ? matrix : p->patches ? patch : &vector, err));
     }
     return NB_OK;
 }
 
 static nb_status write_blocks(making *m, const piece *p, nb_error *err)
 {
-    uint64_t row = nb_gguf_row_bytes(p->type, (uint64_t)p->item->columns);
+    uint64_t row = nb_gguf_out_row_bytes(p->type, (uint64_t)p->item->columns);
     nb_codes codes;
     uint8_t *out = NULL;
     NB_TRY(nb_source_codes(&codes, &m->job->source, p->item, err));
@@ -280,7 +280,7 @@ static nb_status write_blocks(making *m, const piece *p, nb_error *err)
                              (double)codes.scales[i]);
     for (int r = 0; r < p->rows && !status; r++)
         nb_gguf_blocks(out + (size_t)r * row, p->type, &codes, p->first + r, &m->job->report->zero_error);
-    if (!status) status = nb_gguf_data(m->file, out, (uint64_t)p->rows * row, err);
+    if (!status) status = nb_gguf_out_data(m->file, out, (uint64_t)p->rows * row, err);
     free(out);
     nb_codes_free(&codes);
     return status;
@@ -302,7 +302,7 @@ static nb_status write_values(making *m, const piece *p, nb_error *err)
         size_t elements = (size_t)count * (size_t)columns;
         status = nb_rows_read(rows, p->first + first, count, values, err);
         if (!status) status = nb_export_convert(m->job, out, type, values, elements, p->item->name, err);
-        if (!status) status = nb_gguf_data(m->file, out, elements * nb_dtype_size(type), err);
+        if (!status) status = nb_gguf_out_data(m->file, out, elements * nb_dtype_size(type), err);
     }
     free(values);
     free(out);
@@ -315,7 +315,7 @@ static nb_status write_vector(making *m, const piece *p, nb_error *err)
     float *values;
     NB_TRY(nb_alloc(&values, p->vector->tensor->count, sizeof *values, p->name, err));
     nb_status status = nb_entry_read_f32(p->vector, values, err);
-    if (!status) status = nb_gguf_data(m->file, values + p->first, (uint64_t)p->rows * sizeof *values, err);
+    if (!status) status = nb_gguf_out_data(m->file, values + p->first, (uint64_t)p->rows * sizeof *values, err);
     free(values);
     return status;
 }
@@ -335,7 +335,7 @@ static nb_status write_patches(making *m, const piece *p, nb_error *err)
     for (size_t i = 0; i < planes && !status; i++)
         memcpy(one + i * plane, all + (i * frames + (size_t)p->first) * plane, plane * sizeof *one);
     if (!status) status = nb_export_convert(m->job, out, NB_F16, one, planes * plane, p->patches->name, err);
-    if (!status) status = nb_gguf_data(m->file, out, planes * plane * sizeof *out, err);
+    if (!status) status = nb_gguf_out_data(m->file, out, planes * plane * sizeof *out, err);
     free(all);
     free(one);
     free(out);
@@ -357,20 +357,20 @@ static nb_status write_piece(making *m, const piece *p, nb_error *err)
 static nb_status write_file(making *m, const char *path, nb_error *err)
 {
     NB_TRY(announce(m, err));
-    NB_TRY(nb_gguf_begin(m->file, path, err));
+    NB_TRY(nb_gguf_out_begin(m->file, path, err));
     for (size_t i = 0; i < m->count; i++) NB_TRY(write_piece(m, &m->pieces[i], err));
-    m->job->report->bytes_out += nb_gguf_bytes(m->file);
-    return nb_gguf_end(m->file, err);
+    m->job->report->bytes_out += nb_gguf_out_bytes(m->file);
+    return nb_gguf_out_end(m->file, err);
 }
 
 static nb_status make_file(making *m, bool vision, const char *name, const char *path, nb_error *err)
 {
     m->count = 0;
-    NB_TRY(nb_gguf_new(&m->file, err));
+    NB_TRY(nb_gguf_out_new(&m->file, err));
     nb_status status = vision ? vision_keys(m, name, err) : text_keys(m, name, err);
     if (!status) status = vision ? list_vision(m, err) : list_text(m, err);
     if (!status) status = write_file(m, path, err);
-    nb_gguf_free(m->file);
+    nb_gguf_out_free(m->file);
     m->file = NULL;
     return status;
 }

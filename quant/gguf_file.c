@@ -17,7 +17,7 @@ typedef struct {
     uint64_t bytes, offset;
 } place;
 
-struct nb_gguf {
+struct nb_gguf_out {
     nb_buf    keys, infos;
     uint64_t  key_count, bytes; /* bytes: of data, with the gaps */
     uint64_t  payload;          /* without them */
@@ -50,21 +50,21 @@ static void put_string(nb_buf *b, const char *text, size_t n)
     put(b, text, n);
 }
 
-static void begin_key(nb_gguf *g, const char *key, uint32_t type)
+static void begin_key(nb_gguf_out *g, const char *key, uint32_t type)
 {
     put_string(&g->keys, key, strlen(key));
     put_u32(&g->keys, type);
     g->key_count++;
 }
 
-nb_status nb_gguf_new(nb_gguf **out, nb_error *err)
+nb_status nb_gguf_out_new(nb_gguf_out **out, nb_error *err)
 {
     NB_TRY(nb_alloc(out, 1, sizeof **out, "a GGUF file", err));
     (*out)->fd = -1;
     return NB_OK;
 }
 
-void nb_gguf_free(nb_gguf *g)
+void nb_gguf_out_free(nb_gguf_out *g)
 {
     if (!g) return;
     if (g->fd >= 0) close(g->fd);
@@ -75,60 +75,60 @@ void nb_gguf_free(nb_gguf *g)
     free(g);
 }
 
-void nb_gguf_u32(nb_gguf *g, const char *key, uint32_t value)
+void nb_gguf_out_u32(nb_gguf_out *g, const char *key, uint32_t value)
 {
     begin_key(g, key, U32);
     put_u32(&g->keys, value);
 }
 
-void nb_gguf_f32(nb_gguf *g, const char *key, float value)
+void nb_gguf_out_f32(nb_gguf_out *g, const char *key, float value)
 {
     begin_key(g, key, F32);
     put(&g->keys, &value, sizeof value);
 }
 
-void nb_gguf_bool(nb_gguf *g, const char *key, bool value)
+void nb_gguf_out_bool(nb_gguf_out *g, const char *key, bool value)
 {
     begin_key(g, key, BOOL);
     nb_buf_char(&g->keys, value ? 1 : 0);
 }
 
-void nb_gguf_string(nb_gguf *g, const char *key, const char *text, size_t n)
+void nb_gguf_out_string(nb_gguf_out *g, const char *key, const char *text, size_t n)
 {
     begin_key(g, key, STRING);
     put_string(&g->keys, text, n);
 }
 
-static void begin_array(nb_gguf *g, const char *key, uint32_t type, size_t count)
+static void begin_array(nb_gguf_out *g, const char *key, uint32_t type, size_t count)
 {
     begin_key(g, key, ARRAY);
     put_u32(&g->keys, type);
     put_u64(&g->keys, count);
 }
 
-void nb_gguf_i32s(nb_gguf *g, const char *key, const int32_t *values, size_t count)
+void nb_gguf_out_i32s(nb_gguf_out *g, const char *key, const int32_t *values, size_t count)
 {
     begin_array(g, key, I32, count);
     put(&g->keys, values, count * sizeof *values);
 }
 
-void nb_gguf_f32s(nb_gguf *g, const char *key, const float *values, size_t count)
+void nb_gguf_out_f32s(nb_gguf_out *g, const char *key, const float *values, size_t count)
 {
     begin_array(g, key, F32, count);
     put(&g->keys, values, count * sizeof *values);
 }
 
-void nb_gguf_strings(nb_gguf *g, const char *key, size_t count)
+void nb_gguf_out_strings(nb_gguf_out *g, const char *key, size_t count)
 {
     begin_array(g, key, STRING, count);
 }
 
-void nb_gguf_next_string(nb_gguf *g, const char *text, size_t n)
+void nb_gguf_out_next_string(nb_gguf_out *g, const char *text, size_t n)
 {
     put_string(&g->keys, text, n);
 }
 
-uint64_t nb_gguf_row_bytes(nb_gguf_type type, uint64_t k)
+uint64_t nb_gguf_out_row_bytes(nb_gguf_type type, uint64_t k)
 {
     switch (type) {
     case NB_GGUF_F32: return k * 4;
@@ -141,9 +141,9 @@ uint64_t nb_gguf_row_bytes(nb_gguf_type type, uint64_t k)
     return 0;
 }
 
-nb_status nb_gguf_tensor(nb_gguf *g, const char *name, nb_gguf_type type, int rank, const uint64_t *dims, nb_error *err)
+nb_status nb_gguf_out_tensor(nb_gguf_out *g, const char *name, nb_gguf_type type, int rank, const uint64_t *dims, nb_error *err)
 {
-    uint64_t bytes = nb_gguf_row_bytes(type, dims[0]);
+    uint64_t bytes = nb_gguf_out_row_bytes(type, dims[0]);
     if (!bytes) return nb_fail(err, NB_ERR_ARGUMENT, "'%s': rows of %llu values do not fit GGUF type %d", name, (unsigned long long)dims[0], type);
     NB_TRY(nb_grow(&g->tensors, &g->capacity, g->count + 1, sizeof *g->tensors, "GGUF tensors", err));
     put_string(&g->infos, name, strlen(name));
@@ -160,17 +160,17 @@ nb_status nb_gguf_tensor(nb_gguf *g, const char *name, nb_gguf_type type, int ra
     return NB_OK;
 }
 
-uint64_t nb_gguf_bytes(const nb_gguf *g)
+uint64_t nb_gguf_out_bytes(const nb_gguf_out *g)
 {
     return g->payload;
 }
 
-static nb_status fail_errno(const nb_gguf *g, const char *doing, nb_error *err)
+static nb_status fail_errno(const nb_gguf_out *g, const char *doing, nb_error *err)
 {
     return nb_fail(err, NB_ERR_IO, "%s: %s: %s", g->path, doing, strerror(errno));
 }
 
-nb_status nb_gguf_begin(nb_gguf *g, const char *path, nb_error *err)
+nb_status nb_gguf_out_begin(nb_gguf_out *g, const char *path, nb_error *err)
 {
     nb_buf head = {0};
     g->path = nb_strdup(path);
@@ -196,7 +196,7 @@ nb_status nb_gguf_begin(nb_gguf *g, const char *path, nb_error *err)
     return status;
 }
 
-nb_status nb_gguf_data(nb_gguf *g, const void *data, uint64_t bytes, nb_error *err)
+nb_status nb_gguf_out_data(nb_gguf_out *g, const void *data, uint64_t bytes, nb_error *err)
 {
     static const char zeros[ALIGNMENT];
     if (g->current >= g->count || bytes > g->tensors[g->current].bytes - g->written)
@@ -210,7 +210,7 @@ nb_status nb_gguf_data(nb_gguf *g, const void *data, uint64_t bytes, nb_error *e
     return size % ALIGNMENT ? nb_write_all(g->fd, zeros, ALIGNMENT - size % ALIGNMENT, g->path, err) : NB_OK;
 }
 
-nb_status nb_gguf_end(nb_gguf *g, nb_error *err)
+nb_status nb_gguf_out_end(nb_gguf_out *g, nb_error *err)
 {
     if (g->current != g->count) return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor %zu was announced and not written", g->path, g->current);
     int failed = fsync(g->fd), reason = errno;

@@ -47,39 +47,39 @@ static nb_status read_tokens(tokens *t, const cJSON *tree, nb_error *err)
     return NB_OK;
 }
 
-static void put_tokens(nb_gguf *g, tokens *t)
+static void put_tokens(nb_gguf_out *g, tokens *t)
 {
-    nb_gguf_strings(g, "tokenizer.ggml.tokens", (size_t)t->vocab);
+    nb_gguf_out_strings(g, "tokenizer.ggml.tokens", (size_t)t->vocab);
     for (int i = 0; i < t->vocab; i++) {
         char name[24];
         if (!t->text[i]) t->kind[i] = UNUSED;
         snprintf(name, sizeof name, "[PAD%d]", i);
         const char *text = t->text[i] ? t->text[i] : name;
-        nb_gguf_next_string(g, text, strlen(text));
+        nb_gguf_out_next_string(g, text, strlen(text));
     }
-    nb_gguf_i32s(g, "tokenizer.ggml.token_type", t->kind, (size_t)t->vocab);
+    nb_gguf_out_i32s(g, "tokenizer.ggml.token_type", t->kind, (size_t)t->vocab);
 }
 
 /* "a b", or ["a", "b"] as newer files have it. */
-static nb_status put_merges(nb_gguf *g, const cJSON *tree, const char *file, nb_error *err)
+static nb_status put_merges(nb_gguf_out *g, const cJSON *tree, const char *file, nb_error *err)
 {
     const cJSON *model = nb_json_find(tree, "model"), *merges = model ? nb_json_find(model, "merges") : NULL, *m;
     if (!cJSON_IsArray(merges)) return nb_fail(err, NB_ERR_INPUT, "%s: model.merges is not a list", file);
     size_t count = 0;
     cJSON_ArrayForEach(m, merges) count++;
-    nb_gguf_strings(g, "tokenizer.ggml.merges", count);
+    nb_gguf_out_strings(g, "tokenizer.ggml.merges", count);
     cJSON_ArrayForEach(m, merges)
     {
         const cJSON *left = cJSON_IsArray(m) ? m->child : NULL, *right = left ? left->next : NULL;
         if (cJSON_IsString(m)) {
-            nb_gguf_next_string(g, m->valuestring, strlen(m->valuestring));
+            nb_gguf_out_next_string(g, m->valuestring, strlen(m->valuestring));
             continue;
         }
         if (!cJSON_IsString(left) || !cJSON_IsString(right)) return nb_fail(err, NB_ERR_INPUT, "%s: model.merges holds something else than pairs", file);
         nb_buf pair = {0};
         nb_buf_printf(&pair, "%s %s", left->valuestring, right->valuestring);
         nb_status status = nb_buf_status(&pair, "a merge", err);
-        if (!status) nb_gguf_next_string(g, pair.data, pair.size);
+        if (!status) nb_gguf_out_next_string(g, pair.data, pair.size);
         nb_buf_free(&pair);
         if (status) return status;
     }
@@ -106,21 +106,21 @@ static int named_token(const tokens *t, const cJSON *settings, const char *key)
     return -1;
 }
 
-static void put_special(nb_gguf *g, const tokens *t, const cJSON *config, const cJSON *settings)
+static void put_special(nb_gguf_out *g, const tokens *t, const cJSON *config, const cJSON *settings)
 {
     const cJSON *text = config ? nb_json_find(config, "text_config") : NULL;
     const cJSON *bos = config ? nb_json_find(config, "bos_token_id") : NULL;
     if (!bos && text) bos = nb_json_find(text, "bos_token_id");
     int eos = named_token(t, settings, "eos_token"), padding = named_token(t, settings, "pad_token");
     if (cJSON_IsNumber(bos) && bos->valuedouble >= 0 && bos->valuedouble < t->vocab)
-        nb_gguf_u32(g, "tokenizer.ggml.bos_token_id", (uint32_t)bos->valuedouble);
-    if (eos >= 0) nb_gguf_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
-    if (padding >= 0) nb_gguf_u32(g, "tokenizer.ggml.padding_token_id", (uint32_t)padding);
-    nb_gguf_bool(g, "tokenizer.ggml.add_bos_token", false);
+        nb_gguf_out_u32(g, "tokenizer.ggml.bos_token_id", (uint32_t)bos->valuedouble);
+    if (eos >= 0) nb_gguf_out_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
+    if (padding >= 0) nb_gguf_out_u32(g, "tokenizer.ggml.padding_token_id", (uint32_t)padding);
+    nb_gguf_out_bool(g, "tokenizer.ggml.add_bos_token", false);
 }
 
 /* In the order in which transformers looks. */
-static nb_status put_template(nb_gguf *g, const char *directory, const cJSON *settings, nb_error *err)
+static nb_status put_template(nb_gguf_out *g, const char *directory, const cJSON *settings, nb_error *err)
 {
     nb_buf raw = {0};
     char  *path = nb_path_join(directory, "chat_template.jinja");
@@ -132,22 +132,22 @@ static nb_status put_template(nb_gguf *g, const char *directory, const cJSON *se
     if (!status && !there) status = open_file(&own, directory, "chat_template.json", err);
     const cJSON *text = own ? nb_json_find(own, "chat_template") : NULL;
     if (!text && settings) text = nb_json_find(settings, "chat_template");
-    if (!status && there) nb_gguf_string(g, "tokenizer.chat_template", raw.data ? raw.data : "", raw.size);
+    if (!status && there) nb_gguf_out_string(g, "tokenizer.chat_template", raw.data ? raw.data : "", raw.size);
     if (!status && !there && cJSON_IsString(text))
-        nb_gguf_string(g, "tokenizer.chat_template", text->valuestring, strlen(text->valuestring));
+        nb_gguf_out_string(g, "tokenizer.chat_template", text->valuestring, strlen(text->valuestring));
     cJSON_Delete(own);
     nb_buf_free(&raw);
     return status;
 }
 
-static nb_status fill(nb_gguf *g, tokens *t, const cJSON *tree, const char *directory, nb_error *err)
+static nb_status fill(nb_gguf_out *g, tokens *t, const cJSON *tree, const char *directory, nb_error *err)
 {
     cJSON *config = NULL, *settings = NULL;
     NB_TRY(nb_alloc(&t->text, (size_t)t->vocab, sizeof *t->text, "tokens", err));
     NB_TRY(nb_alloc(&t->kind, (size_t)t->vocab, sizeof *t->kind, "tokens", err));
     NB_TRY(read_tokens(t, tree, err));
-    nb_gguf_string(g, "tokenizer.ggml.model", "gpt2", 4);
-    nb_gguf_string(g, "tokenizer.ggml.pre", "qwen2", 5);
+    nb_gguf_out_string(g, "tokenizer.ggml.model", "gpt2", 4);
+    nb_gguf_out_string(g, "tokenizer.ggml.pre", "qwen2", 5);
     put_tokens(g, t);
     NB_TRY(put_merges(g, tree, t->file, err));
     nb_status status = open_file(&config, directory, "config.json", err);
@@ -159,7 +159,7 @@ static nb_status fill(nb_gguf *g, tokens *t, const cJSON *tree, const char *dire
     return status;
 }
 
-nb_status nb_gguf_tokenizer(nb_gguf *g, const char *directory, int vocab, nb_error *err)
+nb_status nb_gguf_tokenizer(nb_gguf_out *g, const char *directory, int vocab, nb_error *err)
 {
     cJSON *tree;
     tokens t = {.vocab = vocab, .file = "tokenizer.json"};

@@ -57,7 +57,7 @@ nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool kee
     nb_moment start = nb_moment_now();
     for (int site = (int)first; site <= (int)last; site++) {
         nb_stats *st = &l->stats[site];
-        uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2];
+        uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2] + st->tokens[NB_TOKEN_UNCOUNTED];
         if (seen != s->tokens)
             return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble",
                            l->f.name[nb_site_first[site]], (unsigned long long)seen, s->tokens);

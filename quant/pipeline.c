@@ -6,6 +6,7 @@
  */
 #include "quant/pipeline.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@ const char *const nb_phase_names[NB_PHASES] = {"data", "read", "forward", "gram"
 void nb_quantize_report_free(nb_quantize_report *r)
 {
     free(r->matrices);
+    free(r->sources);
     nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
     memset(r, 0, sizeof *r);
@@ -136,6 +138,21 @@ static nb_status plan_output(nb_job *job, nb_error *err)
     return NB_OK;
 }
 
+/* Calibration on chats that are nobody's own is a choice with quality at stake. */
+static void note_builtin(nb_quantize_report *r, const nb_samples_options *data)
+{
+    for (size_t i = 0; i < data->source_count && !data->path; i++)
+        if (data->sources[i].bytes && r->sources[i].samples)
+            nb_buf_printf(&r->notes, "%zu of %zu conversations are from %s, which knows nothing of what the model is for: chats of your "
+                          "own (--data) calibrate better\n", r->sources[i].samples, r->samples, data->sources[i].path);
+}
+
+/* How messages call the data: by its first file. */
+static const char *data_name(const nb_samples_options *data)
+{
+    return data->path ? data->path : data->sources[0].path;
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -154,13 +171,23 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     r->pictures = job->samples.pictures;
     r->pictures_new = job->samples.pictures_new;
     if (job->samples.spool) r->spool_bytes = nb_spool_bytes(job->samples.spool);
+    r->sources = job->samples.by_source; /* handed over */
+    r->source_count = job->samples.source_count;
+    job->samples.by_source = NULL;
+    note_builtin(r, &job->options.data);
     for (int i = 0; i < 3; i++) {
         r->tokens_by_modality[i] = job->samples.by_modality[i];
-        weight += (double)job->options.modality_weights[i] * (double)job->samples.by_modality[i];
+        r->counted += job->samples.counted[i];
+        weight += (double)job->options.modality_weights[i] * (double)job->samples.counted[i];
     }
+    if (!r->counted)
+        return nb_fail(err, NB_ERR_INPUT, "%s: has no answers of the assistant, and only they are to count: use chats with answers, or "
+                       "let all tokens count (--loss-on all)", data_name(&job->options.data));
     if (weight == 0)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality", job->options.data.path);
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: every token has weight 0 by its modality",
+                       data_name(&job->options.data));
     nb_model_drop_embedding(job->model);
+    malloc_trim(0); /* the tower's matrices lie in pieces that the allocator would keep */
     nb_job_spent(job, NB_PHASE_DATA, start, 0);
     return NB_OK;
 }

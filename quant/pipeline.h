@@ -39,7 +39,7 @@ typedef struct {
     bool        true_sequential;     /* o sees quantised qkv, down sees quantised gate/up */
     bool        propagate_quantized; /* the next layer's inputs come from the quantised layer */
     float       modality_weights[3];
-    nb_samples_options data;         /* path NULL: only RTN */
+    nb_samples_options data;         /* neither path nor sources: only RTN */
     uint64_t    shard_size;
     bool        force;
     bool        job;                 /* journal in OUT.job/: an interrupted run goes on when it is repeated */
@@ -78,7 +78,10 @@ typedef struct {
     nb_matrix_report *matrices; /* [count] 7 a layer */
     size_t   count;
     size_t   samples, tokens, too_long;
+    nb_source_count *sources;       /* [source_count] what each data file gave */
+    size_t   source_count;
     uint64_t tokens_by_modality[3];
+    uint64_t counted;               /* tokens that count in the statistics */
     double   seconds;
     nb_phase_time phases[NB_PHASES];
     uint64_t bytes_in, bytes_out;   /* tensor bytes */

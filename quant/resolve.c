@@ -52,7 +52,8 @@ nb_status nb_quantize_resolve(nb_quantize_options *o, nb_buf *notes, nb_error *e
     bool target = o->target_bytes || o->target_bpw > 0 || o->target_kl > 0;
     if (target && o->format == NB_FORMAT_AWQ)
         return nb_fail(err, NB_ERR_ARGUMENT, "the AWQ format cannot mix bits to meet a target: use compressed-tensors or gptq");
-    if (target && !o->data.path) return nb_fail(err, NB_ERR_ARGUMENT, "a target needs calibration data: what bits cost is measured on it");
+    if (target && !nb_samples_wanted(&o->data))
+        return nb_fail(err, NB_ERR_ARGUMENT, "a target needs calibration data: what bits cost is measured on it");
     double heaviest = 0;
     for (int i = 0; i < 3; i++) {
         float w = o->modality_weights[i];
@@ -60,7 +61,8 @@ nb_status nb_quantize_resolve(nb_quantize_options *o, nb_buf *notes, nb_error *e
         if (w > heaviest) heaviest = w;
     }
     if (o->method == NB_METHOD_RTN) return NB_OK;
-    if (!o->data.path) return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
+    if (!nb_samples_wanted(&o->data))
+        return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
     if (heaviest == 0) return nb_fail(err, NB_ERR_ARGUMENT, "all modality weights are 0: no token would count");
     return NB_OK;
 }

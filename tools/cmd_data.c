@@ -3,6 +3,7 @@
 
 #include "tools/commands.h"
 #include "tools/data.h"
+#include "tools/data_source.h"
 #include "tools/session.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* as `quantize` limits pictures unless told otherwise */
@@ -12,9 +13,10 @@ typedef struct {
     nb_media_flags media;
     int            data_format;
     nb_strings     words; /* the verb, then files */
+    nb_strings     data;
     const char    *model, *dataset_info, *out;
-    int64_t        rows, skip, listed, seq_len;
-    bool           tokens, deep, force, skip_bad;
+    int64_t        threads, rows, skip, listed, seq_len, samples;
+    bool           tokens, deep, force, skip_bad, builtin;
 } options;
 
 static const char *const verb_names[] = {"check", "show", "convert"};
@@ -23,8 +25,10 @@ static nb_status (*const verbs[])(const nb_data_job *, nb_error *) = {nb_data_ch
 #define AT(field) .at = offsetof(options, field)
 static const nb_arg data_args[] = {
     {.name = "words", .type = NB_ARG_STRINGS, AT(words), .positional = true, .required = true,
-     .metavar = "check|show|convert FILE...",
+     .metavar = "check|show|convert FILE[:WEIGHT]...",
      .help = "what to do, and chat data: JSON, JSON lines or text, plain, .gz or .zst"},
+    {.name = "data", .aliases = "dataset", .type = NB_ARG_STRINGS, AT(data), .metavar = "FILE[:WEIGHT]", .group = "Rows",
+     .help = "more files, as quantize takes them"},
     {.name = "model", .brief = "m", .type = NB_ARG_STRING, AT(model), .metavar = "MODEL", .group = "Tokens",
      .help = "checkpoint whose tokenizer and picture limits are used; no weights are read"},
     {.name = "tokens", .type = NB_ARG_BOOL, AT(tokens), .text = "true", .group = "Tokens",
@@ -33,12 +37,18 @@ static const nb_arg data_args[] = {
      .text = "4096", .group = "Tokens", .help = "check: longer rows are listed as dropped, as quantize would; 0 is no limit"},
     {.name = "deep", .type = NB_ARG_BOOL, AT(deep), .text = "false", .group = "Tokens",
      .help = "decode every picture whole and fetch those behind addresses, instead of looking at headers"},
-    {.name = "rows", .brief = "n", .type = NB_ARG_INT, AT(rows), .min = 1, .max = 1e9, .text = "3", .group = "Rows",
-     .help = "show: prompts to print"},
+    {.name = "threads", .brief = "t", .type = NB_ARG_INT, AT(threads), .min = 0, .max = 1024, .text = "0", .shown = "one per CPU",
+     .group = "Rows", .advanced = true, .help = "threads that read rows; the report does not depend on it"},
+    {.name = "rows", .brief = "n", .type = NB_ARG_INT, AT(rows), .min = 0, .max = 1e9, .text = "3", .group = "Rows",
+     .help = "show, check: prompts to print; check cuts long ones"},
     {.name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "Rows",
      .help = "show: rows passed over first"},
     {.name = "list", .type = NB_ARG_INT, AT(listed), .min = 0, .max = 1e6, .text = "20", .group = "Rows",
      .help = "check: bad rows, long rows and duplicates listed at most, each"},
+    {.name = "builtin-data", .type = NB_ARG_BOOL, AT(builtin), .text = "false", .group = "Rows",
+     .help = "the chats that nibble carries for calibration"},
+    {.name = "samples", .aliases = "nsamples,num-samples", .type = NB_ARG_INT, AT(samples), .min = 0, .max = 1e9, .text = "0",
+     .group = "Rows", .help = "convert: rows to take, each file its weight's share as in quantize; 0 is all"},
     {.name = "out", .brief = "o", .aliases = "output", .type = NB_ARG_STRING, AT(out), .metavar = "FILE", .group = "Result",
      .help = "convert: file of JSON lines to write; it appears when it is complete"},
     {.name = "force", .aliases = "overwrite", .type = NB_ARG_BOOL, AT(force), .group = "Result", .transient = true,
@@ -58,8 +68,9 @@ static const nb_arg_block blocks[] = {
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
 
-static nb_status find_verb(size_t *out, const nb_strings *words, nb_error *err)
+static nb_status find_verb(size_t *out, const options *opt, nb_error *err)
 {
+    const nb_strings *words = &opt->words;
     for (*out = 0; *out < NB_COUNT(verbs) && strcmp(words->items[0], verb_names[*out]) != 0; ++*out)
         ;
     const char *near = nb_nearest(words->items[0], verb_names, NB_COUNT(verbs));
@@ -67,15 +78,17 @@ static nb_status find_verb(size_t *out, const nb_strings *words, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "data: unknown verb '%s'; did you mean '%s'?", words->items[0], near);
     if (*out == NB_COUNT(verbs))
         return nb_fail(err, NB_ERR_ARGUMENT, "data: '%s' is not one of check, show, convert", words->items[0]);
-    if (words->count < 2) return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
+    if (words->count < 2 && !opt->data.count && !opt->builtin)
+        return nb_fail(err, NB_ERR_ARGUMENT, "data %s: FILE is missing", words->items[0]);
     return NB_OK;
 }
 
-static nb_status prepare(nb_data_job *job, const options *opt, nb_error *err)
+static nb_status prepare(nb_data_job *job, const options *opt, const nb_data_sources *sources, nb_error *err)
 {
     nb_prompt_options prompt;
     *job = (nb_data_job){
-        .files = opt->words.items + 1, .count = opt->words.count - 1, .tokens = opt->tokens, .deep = opt->deep,
+        .sources = sources->items, .count = (int)sources->count, .weighted = sources->weighted, .samples = (size_t)opt->samples,
+        .tokens = opt->tokens, .deep = opt->deep,
         .seq_len = (size_t)opt->seq_len, .rows = opt->rows, .skip = opt->skip, .listed = opt->listed, .out = opt->out,
         .force = opt->force, .skip_bad = opt->skip_bad,
         .dataset = {.form = (nb_data_form)opt->data_format, .dataset_info = opt->dataset_info,
@@ -100,10 +113,21 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_data_job    job = {0};
     size_t         verb;
     (void)args;
-    NB_TRY(find_verb(&verb, &opt->words, err));
-    nb_status status = prepare(&job, opt, err);
+    NB_TRY(find_verb(&verb, opt, err));
+    nb_data_sources sources = {0};
+    nb_strings      files = {opt->words.items + 1, opt->words.count - 1};
+    nb_status       status = nb_data_sources_add(&sources, &files, "FILE", err);
+    if (!status) status = nb_data_sources_add(&sources, &opt->data, "--data", err);
+    if (!status && opt->builtin) status = nb_data_sources_add_builtin(&sources, err);
+    if (!status && verbs[verb] == nb_data_convert) status = nb_data_sources_check(&sources, opt->samples, err);
+    nb_pool *pool = NULL;
+    if (!status) status = prepare(&job, opt, &sources, err);
+    if (!status && verbs[verb] != nb_data_show) status = nb_pool_new(&pool, (int)opt->threads, err);
+    job.dataset.pool = pool;
     if (!status) status = verbs[verb](&job, err);
     nb_tokenizer_close(job.tokenizer);
+    nb_pool_free(pool);
+    nb_data_sources_free(&sources);
     return status;
 }
 
@@ -111,13 +135,13 @@ const nb_command nb_command_data = {
     .name = "data",
     .summary = "check chat data, show its prompts, convert it",
     .usage = "check|show|convert FILE... [flags]",
-    .about = "check reads every row as quantize and eval would and reports the form found, roles and turns, tokens by modality, "
-             "broken or missing pictures with their lines, rows that would be dropped and why, rows that repeat one another, and "
-             "a max_pixels that suits the pictures. The exit code is 5 when a row cannot be used.\n\n"
+    .about = "check reads every row as quantize and eval would and reports the form found, roles and turns, scripts, tokens by "
+             "modality, broken or missing pictures with their lines, rows that would be dropped and why, rows that repeat one "
+             "another, a max_pixels that suits the pictures, and the first prompts. The exit code is 5 when a row cannot be used.\n\n"
              "show prints the prompts of the first rows as the model reads them, a picture's tokens abbreviated.\n\n"
-             "convert writes all rows as OpenAI-style JSON lines.\n\n"
-             "Read are OpenAI messages, sharegpt and alpaca (with LLaMA-Factory's dataset_info.json), ms-swift, LLaVA, {\"text\"} "
-             "rows and plain text.",
+             "convert writes all rows, or with --samples a mix by the files' weights, as OpenAI-style JSON lines.\n\n"
+             "Read are OpenAI messages, sharegpt and alpaca (with LLaMA-Factory's dataset_info.json), ms-swift, LLaVA, "
+             "VLMEvalKit tables, {\"text\"} rows and plain text.",
     .examples = "  nibble data check chats.jsonl --model MODEL\n"
                 "  nibble data check *.json.gz --no-tokens\n"
                 "  nibble data show chats.jsonl -n 3 --model MODEL\n"

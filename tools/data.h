@@ -11,8 +11,10 @@
 #include "tools/data_picture.h"
 
 typedef struct {
-    const char *const *files;
+    const nb_data_source *sources; /* [count] */
     int                count;
+    bool               weighted;  /* a weight was written: check says what the shares would be */
+    size_t             samples;   /* convert: rows to take, by the weights; 0: all */
     nb_dataset_options dataset;   /* image_root NULL: each file's own folder */
     nb_media_options   media;     /* root is set for each file */
     nb_tokenizer      *tokenizer; /* NULL: text is not tokenised */
@@ -21,7 +23,7 @@ typedef struct {
     bool               tokens;    /* look at pictures and count tokens */
     bool               deep;
     size_t             seq_len;   /* 0: no limit */
-    int64_t            rows;      /* show: this many */
+    int64_t            rows;      /* show, check: this many prompts */
     int64_t            skip;      /* show: after these */
     int64_t            listed;    /* check: bad rows and duplicates shown at most */
     const char        *out;       /* convert */
@@ -42,12 +44,17 @@ typedef struct {
     size_t         tokens[3];  /* by nb_modality; text 0 without a tokenizer */
     size_t         answer;     /* tokens of answers among those of text */
     nb_rendered    prompt;     /* filled by nb_data_measure */
+    bool           failed;     /* a picture could not be had, the rest is zero */
 } nb_data_row;
 void nb_data_row_free(nb_data_row *r); /* zeroes it */
 
 /* Everything but the pixels.  A picture that cannot be used is an error as nb_prompt_build's: where, message and part. */
 nb_status nb_data_measure(nb_data_row *out, const nb_data_job *job, const nb_chat *chat, const char *root, const char *where,
                           nb_error *err);
+
+/* The prompt of a row as the model reads it, pads abbreviated, and its tokens: a heading and text, or with --json an object.
+ * most: longer prompts are cut there; 0: none is. */
+void      nb_data_show_row(nb_buf *out, const nb_data_job *job, const nb_chat *chat, const nb_data_row *row, const char *where, size_t most);
 
 /* The rows of all files, one after the other. */
 typedef struct {

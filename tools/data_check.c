@@ -11,6 +11,7 @@
 #include "tools/cli/progress.h"
 #include "tools/data.h"
 #include "tools/data_report.h"
+#include "tools/data_script.h"
 #include "tools/data_similar.h"
 
 static nb_status add_line(nb_data_list *list, const char *text, int64_t limit, nb_error *err)
@@ -28,6 +29,32 @@ static void free_list(nb_data_list *list)
     for (size_t i = 0; i < list->count; i++) free(list->lines[i]);
     free(list->lines);
     *list = (nb_data_list){0};
+}
+
+/* What is found out about a chat while others are read. */
+typedef struct {
+    nb_similar_sketch sketch;
+    nb_script_count   scripts;
+    bool              marks; /* <image> or <video> is there as text */
+} looked;
+
+static void look(const void *context, const nb_chat *chat, void *seen)
+{
+    looked *l = seen;
+    nb_similar_look(context, &l->sketch, chat);
+    for (int i = 0; i < chat->count; i++)
+        for (int j = 0; j < chat->messages[i].count; j++)
+            if (chat->messages[i].parts[j].kind == NB_PART_TEXT) {
+                const char *text = chat->messages[i].parts[j].text;
+                nb_script_add(&l->scripts, text);
+                l->marks = l->marks || strstr(text, "<image>") || strstr(text, "<video>");
+            }
+}
+
+static void count_scripts(nb_data_report *r, const nb_script_count *c)
+{
+    for (int i = 0; i < NB_SCRIPTS; i++) r->scripts[i] += c->characters[i];
+    r->script_rows[nb_script_main(c)]++;
 }
 
 static void count_role(nb_data_report *r, const char *role)
@@ -80,7 +107,8 @@ static void count_room(nb_data_report *r, const nb_data_job *job, const nb_data_
     nb_histogram_add(&r->room, text < job->seq_len ? (job->seq_len - text) / slots * side * side : 0);
 }
 
-static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_data_row *row, const char *where, nb_error *err)
+static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_data_row *row, int file, const char *where,
+                           nb_error *err)
 {
     size_t total = row->tokens[0] + row->tokens[1] + row->tokens[2];
     for (size_t i = 0; i < row->count; i++) {
@@ -96,8 +124,12 @@ static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_d
     r->answer_tokens += row->answer;
     if (!job->tokenizer) return NB_OK;
     nb_histogram_add(&r->tokens, total);
+    r->files[file].tokens += total;
     unsigned octave = total ? 63 - (unsigned)__builtin_clzll(total) : 0;
-    for (int i = 0; i < 3; i++) r->octave[octave][i] += row->tokens[i];
+    for (int i = 0; i < 3; i++) {
+        r->octave[octave][i] += row->tokens[i];
+        if (row->tokens[i]) nb_histogram_add(&r->modality[i], row->tokens[i]);
+    }
     r->octave_rows[octave]++;
     if (!job->seq_len || total <= job->seq_len) return NB_OK;
     char text[400];
@@ -106,17 +138,17 @@ static nb_status count_row(nb_data_report *r, const nb_data_job *job, const nb_d
     return add_line(&r->too_long, text, job->listed, err);
 }
 
-static nb_status count_likeness(nb_data_report *r, const nb_data_job *job, nb_similar *similar, const nb_chat *chat, int file,
-                                size_t line, const char *where, nb_error *err)
+static nb_status count_likeness(nb_data_report *r, const nb_data_job *job, nb_similar *similar, const nb_similar_sketch *sketch,
+                                int file, size_t line, const char *where, nb_error *err)
 {
-    nb_similar_match match = nb_similar_add(similar, chat, file, line);
+    nb_similar_match match = nb_similar_add_sketch(similar, sketch, file, line);
     char             text[512], like[32] = "is the same as";
     if (match.file < 0) return NB_OK;
     if (!match.exact) snprintf(like, sizeof like, "is like (%.2f)", match.share);
     if (match.file == file)
         snprintf(text, sizeof text, "%s %s line %zu", where, like, match.line);
     else
-        snprintf(text, sizeof text, "%s %s %.200s line %zu", where, like, job->files[match.file], match.line);
+        snprintf(text, sizeof text, "%s %s %.200s line %zu", where, like, job->sources[match.file].path, match.line);
     r->same += match.exact;
     return add_line(&r->alike, text, job->listed, err);
 }
@@ -127,11 +159,24 @@ static void close_file(void *context, const nb_data_walk *walk)
     nb_data_report *r = context;
     nb_data_file   *f = &r->files[walk->file];
     f->form = nb_dataset_form(walk->data);
-    f->packing = nb_reader_packing(nb_dataset_reader(walk->data));
-    f->bytes = nb_reader_size(nb_dataset_reader(walk->data));
+    f->packing = nb_dataset_packing(walk->data);
+    f->bytes = nb_dataset_size(walk->data);
     f->rows = nb_dataset_rows(walk->data) - nb_dataset_skipped(walk->data);
     f->skipped = nb_dataset_skipped(walk->data);
     f->lost = walk->lost;
+}
+
+enum { PROMPT_BYTES = 1500 };
+
+/* One of the first rows, to be shown; it is rendered even when nothing is counted. */
+static nb_status keep_prompt(nb_data_report *r, const nb_data_job *job, const nb_chat *chat, nb_data_row *row, const char *root,
+                             const char *where, nb_error *err)
+{
+    if (r->prompt_count >= job->rows) return NB_OK;
+    if (!job->tokens) NB_TRY(nb_data_measure(row, job, chat, root, where, err));
+    nb_buf *out = &r->prompts[r->prompt_count++];
+    nb_data_show_row(out, job, chat, row, where, PROMPT_BYTES);
+    return nb_buf_status(out, "a prompt", err);
 }
 
 static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *similar, nb_error *err)
@@ -149,17 +194,24 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
         if (!status && end) break;
         if (!walk->data) break; /* a file that could not be opened */
         if (!status && job->tokens) status = nb_data_measure(&row, job, &chat, nb_dataset_root(walk->data), where, err);
+        bool picture = status == NB_ERR_IO || status == NB_ERR_ARGUMENT; /* not fetched in time, or not to be fetched */
+        if (row.failed && picture) status = NB_ERR_INPUT;
         if (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED) {
             r->files[walk->file].bad++;
+            r->bad_pictures += row.failed;
             status = add_line(&r->bad, err->text, job->listed, err);
         } else if (!status) {
             count_chat(r, &chat);
-            status = count_row(r, job, &row, where, err);
+            status = keep_prompt(r, job, &chat, &row, nb_dataset_root(walk->data), where, err);
+            if (!status) status = count_row(r, job, &row, walk->file, where, err);
+            const looked *l = nb_dataset_seen(walk->data);
+            count_scripts(r, &l->scripts);
+            r->marks_as_text += l->marks;
             if (!status)
-                status = count_likeness(r, job, similar, &chat, walk->file, nb_dataset_line(walk->data), where, err);
+                status = count_likeness(r, job, similar, &l->sketch, walk->file, nb_dataset_line(walk->data), where, err);
         }
-        nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_reader_size(nb_dataset_reader(walk->data)),
-                        job->files[walk->file]);
+        nb_meter_update(&meter, (size_t)nb_data_progress(walk), (size_t)nb_dataset_size(walk->data),
+                        job->sources[walk->file].path);
         nb_data_row_free(&row);
         nb_chat_free(&chat);
     }
@@ -170,12 +222,18 @@ static nb_status check_rows(nb_data_report *r, nb_data_walk *walk, nb_similar *s
 nb_status nb_data_check(const nb_data_job *job, nb_error *err)
 {
     nb_data_report *r = NULL;
-    nb_data_walk    walk = {.job = job};
+    nb_data_job     own = *job;
+    nb_data_walk    walk = {.job = &own};
     nb_similar     *similar = NULL;
     nb_buf          text = {0};
     NB_TRY(nb_alloc(&r, 1, sizeof *r, "the report", err));
     nb_status status = nb_alloc(&r->files, (size_t)job->count, sizeof *r->files, "the report", err);
+    if (!status) status = nb_alloc(&r->prompts, (size_t)job->rows, sizeof *r->prompts, "the report", err);
     if (!status) status = nb_similar_new(&similar, err);
+    own.dataset.drop_rows = true;
+    own.dataset.look = look;
+    own.dataset.look_context = similar;
+    own.dataset.look_size = sizeof(looked);
     if (!status) status = check_rows(r, &walk, similar, err);
     if (!status) {
         nb_data_report_print(&text, r, job);
@@ -190,6 +248,8 @@ nb_status nb_data_check(const nb_data_job *job, nb_error *err)
     free_list(&r->bad);
     free_list(&r->too_long);
     free_list(&r->alike);
+    for (int64_t i = 0; r->prompts && i < r->prompt_count; i++) nb_buf_free(&r->prompts[i]);
+    free(r->prompts);
     free(r->files);
     free(r);
     return status;

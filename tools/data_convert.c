@@ -11,13 +11,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "calib/mix.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/stop.h"
 #include "tools/data.h"
 
 typedef struct {
     const nb_data_job *job;
-    nb_data_walk       walk;
+    nb_data_walk       walk;   /* every row, or */
+    nb_mix            *mix;    /* --samples of them, by the weights */
+    const nb_dataset  *data;   /* that the present row is from, NULL: it could not be opened */
+    int                file;
     int                fd;
     char              *partial;
     nb_buf             line;   /* written when it is large enough */
@@ -43,9 +48,9 @@ static void relative_path(nb_buf *out, const char *from, const char *to)
 
 static nb_status find_prefix(converter *c, nb_error *err)
 {
-    if (c->prefix && c->prefix_file == c->walk.file) return NB_OK;
+    if (c->prefix && c->prefix_file == c->file) return NB_OK;
     nb_buf      text = {0};
-    const char *root = nb_dataset_root(c->walk.data);
+    const char *root = nb_dataset_root(c->data);
     char       *folder = nb_path_folder(c->job->out), *from = folder ? realpath(folder, NULL) : NULL, *to = realpath(root, NULL);
     nb_status   status = NB_OK;
     if (!from || !to)
@@ -62,7 +67,7 @@ static nb_status find_prefix(converter *c, nb_error *err)
     }
     free(c->prefix);
     c->prefix = text.data; /* malloc'd by the buffer */
-    c->prefix_file = c->walk.file;
+    c->prefix_file = c->file;
     return NB_OK;
 }
 
@@ -117,15 +122,15 @@ static nb_status flush(converter *c, nb_error *err)
 static nb_status write_row(converter *c, nb_error *err)
 {
     NB_TRY(find_prefix(c, err));
-    cJSON    *messages = cJSON_Duplicate(nb_dataset_messages(c->walk.data), true);
+    cJSON    *messages = cJSON_Duplicate(nb_dataset_messages(c->data), true);
     nb_status status = messages ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "no memory for a row");
     if (!status && *c->prefix) status = move_pictures(messages, c->prefix, err);
     if (!status) {
         nb_buf_str(&c->line, "{\"messages\": ");
         nb_json_print(&c->line, messages, NB_JSON_SPACED);
-        if (nb_dataset_tools(c->walk.data)) {
+        if (nb_dataset_tools(c->data)) {
             nb_buf_str(&c->line, ", \"tools\": ");
-            nb_json_print(&c->line, nb_dataset_tools(c->walk.data), NB_JSON_SPACED);
+            nb_json_print(&c->line, nb_dataset_tools(c->data), NB_JSON_SPACED);
         }
         nb_buf_str(&c->line, "}\n");
         status = c->line.size >= 1 << 20 || c->line.failed ? flush(c, err) : NB_OK;
@@ -133,6 +138,29 @@ static nb_status write_row(converter *c, nb_error *err)
     cJSON_Delete(messages);
     c->rows++;
     return status;
+}
+
+static nb_status next_row(converter *c, nb_chat *chat, char where[256], bool *end, nb_error *err)
+{
+    size_t    source = (size_t)c->file;
+    nb_status status = c->mix ? nb_mix_next(c->mix, chat, where, &source, end, err)
+                              : nb_data_next(&c->walk, chat, where, end, NULL, NULL, err);
+    if (!c->mix) {
+        c->data = c->walk.data;
+        c->file = c->walk.file;
+        return status;
+    }
+    c->file = (int)source;
+    c->data = nb_mix_dataset(c->mix);
+    if (!status && !*end) nb_mix_took(c->mix);
+    if (status && !nb_mix_resume(c->mix)) c->data = NULL; /* nothing goes on behind it */
+    return status ? status : nb_stop_status(err);
+}
+
+static nb_status open_mix(converter *c, nb_error *err)
+{
+    nb_mix_options how = {.dataset = c->job->dataset, .samples = c->job->samples};
+    return c->job->samples ? nb_mix_open(&c->mix, c->job->sources, (size_t)c->job->count, &how, err) : NB_OK;
 }
 
 static nb_status write_rows(converter *c, nb_error *err)
@@ -144,18 +172,18 @@ static nb_status write_rows(converter *c, nb_error *err)
     while (!status && !end) {
         nb_chat chat;
         char    where[256];
-        status = nb_data_next(&c->walk, &chat, where, &end, NULL, NULL, err);
+        status = next_row(c, &chat, where, &end, err);
         nb_chat_free(&chat);
-        if (status && c->walk.data && c->job->skip_bad && (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED)) {
+        if (status && c->data && c->job->skip_bad && (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED)) {
             nb_warn("left out: %s", err->text);
             c->bad++;
             status = NB_OK;
             continue;
         }
         if (!status && !end) status = write_row(c, err);
-        if (c->walk.data)
-            nb_meter_update(&meter, (size_t)nb_data_progress(&c->walk),
-                            (size_t)nb_reader_size(nb_dataset_reader(c->walk.data)), c->job->files[c->walk.file]);
+        if (c->data && !end)
+            nb_meter_update(&meter, (size_t)nb_dataset_offset(c->data),
+                            (size_t)nb_dataset_size(c->data), c->job->sources[c->file].path);
     }
     nb_meter_finish(&meter);
     return status ? status : flush(c, err);
@@ -196,12 +224,14 @@ nb_status nb_data_convert(const nb_data_job *job, nb_error *err)
         return nb_fail(err, NB_ERR_ARGUMENT, "--out %s exists; choose another name or give --force", job->out);
     if (nb_is_directory(job->out)) return nb_fail(err, NB_ERR_ARGUMENT, "--out %s is a folder; name a file", job->out);
     if (asprintf(&c.partial, "%s.partial", job->out) < 0) return nb_fail(err, NB_ERR_MEMORY, "out of memory");
-    c.fd = open(c.partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    nb_status status = c.fd < 0 ? nb_fail(err, NB_ERR_IO, "%s: %s", c.partial, strerror(errno)) : write_rows(&c, err);
+    nb_status status = open_mix(&c, err);
+    c.fd = status ? -1 : open(c.partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (!status) status = c.fd < 0 ? nb_fail(err, NB_ERR_IO, "%s: %s", c.partial, strerror(errno)) : write_rows(&c, err);
     if (!status) status = finish(&c, err);
     if (status && c.fd >= 0) unlink(c.partial);
     if (c.fd >= 0) close(c.fd);
     nb_data_walk_close(&c.walk);
+    nb_mix_close(c.mix);
     nb_buf_free(&c.line);
     free(c.prefix);
     free(c.partial);

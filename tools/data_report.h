@@ -4,6 +4,7 @@
 
 #include "tools/data.h"
 #include "tools/data_histogram.h"
+#include "tools/data_script.h"
 
 enum { NB_DATA_ROLES = 12 };
 
@@ -18,6 +19,7 @@ typedef struct {
     const char  *packing; /* gzip, zstd, NULL */
     uint64_t     bytes;
     size_t       rows, bad, skipped;
+    uint64_t     tokens;  /* of good rows; 0 without a tokenizer */
     bool         lost;    /* the rows behind the last bad one could not be read */
 } nb_data_file;
 
@@ -34,11 +36,18 @@ typedef struct {
     nb_histogram pixels;     /* of a picture, its sides rounded to whole tokens */
     nb_histogram room;       /* pixels that each picture of a row may have so that the row fits */
     uint64_t     octave[64][3], octave_rows[64]; /* tokens by modality, and rows, of rows with 2^i .. 2^(i+1)-1 tokens */
+    nb_histogram modality[3]; /* tokens of one modality in a row that has any */
     uint64_t     by_modality[3], answer_tokens;
     uint64_t     text_bytes, pictures, videos, not_looked_at, shrunk;
     uint64_t     with_pictures, with_videos, with_tools, with_system, without_answer;
+    uint64_t     marks_as_text; /* rows that say <image> or <video> where no list of pictures gives it a meaning */
+    uint64_t     scripts[NB_SCRIPTS];         /* characters of each */
+    uint64_t     script_rows[NB_SCRIPTS + 1]; /* rows by their main script; the last: of none */
     uint64_t     same;       /* of alike, those word for word */
+    uint64_t     bad_pictures; /* of bad, those with a picture or video that cannot be had or read */
     nb_data_list bad, too_long, alike;
+    nb_buf      *prompts;      /* [job->rows] the first good rows as the model reads them */
+    int64_t      prompt_count;
 } nb_data_report;
 
 void nb_data_report_print(nb_buf *out, const nb_data_report *r, const nb_data_job *job);

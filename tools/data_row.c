@@ -146,6 +146,7 @@ nb_status nb_data_measure(nb_data_row *out, const nb_data_job *job, const nb_cha
     if (!status && job->tokens) status = measure_media(out, job, chat, root, where, err);
     if (!status && job->tokens && job->tokenizer) status = measure_text(out, job->tokenizer, err);
     if (status) nb_data_row_free(out);
+    out->failed = status != NB_OK;
     return status;
 }
 
@@ -174,7 +175,7 @@ nb_status nb_data_next(nb_data_walk *w, nb_chat *chat, char where[256], bool *en
         NB_TRY(nb_stop_status(err));
         *end = w->file >= w->job->count;
         if (*end) return NB_OK;
-        if (!w->data) NB_TRY(nb_dataset_open(&w->data, w->job->files[w->file], &w->job->dataset, err));
+        if (!w->data) NB_TRY(nb_dataset_open_source(&w->data, &w->job->sources[w->file], &w->job->dataset, err));
         bool rest = false;
         if (!w->lost) {
             nb_status status = nb_dataset_next(w->data, chat, where, &rest, err);
@@ -192,5 +193,5 @@ void nb_data_walk_close(nb_data_walk *w)
 
 double nb_data_progress(const nb_data_walk *w)
 {
-    return w->data ? (double)nb_reader_offset(nb_dataset_reader(w->data)) : 0;
+    return w->data ? (double)nb_dataset_offset(w->data) : 0;
 }

@@ -54,10 +54,21 @@ static void add_prompt(nb_buf *out, const nb_chat *chat, const nb_data_row *row)
     }
 }
 
-static void show_row(nb_buf *out, const nb_data_job *job, const nb_chat *chat, const nb_data_row *row, const char *where)
+/* Not inside a UTF-8 character. */
+static void cut(nb_buf *text, size_t most)
+{
+    size_t n = text->size;
+    if (!most || n <= most) return;
+    while (most > 0 && ((unsigned char)text->data[most] & 0xc0) == 0x80) most--;
+    text->size = most;
+    nb_buf_printf(text, " ... (%zu more bytes)", n - most);
+}
+
+void nb_data_show_row(nb_buf *out, const nb_data_job *job, const nb_chat *chat, const nb_data_row *row, const char *where, size_t most)
 {
     nb_buf prompt = {0};
     add_prompt(&prompt, chat, row);
+    cut(&prompt, most);
     size_t visual = row->tokens[NB_TOKEN_IMAGE] + row->tokens[NB_TOKEN_VIDEO];
     if (nb_json_wanted()) {
         nb_emit e = nb_emit_start(out, false);
@@ -95,8 +106,8 @@ nb_status nb_data_show(const nb_data_job *job, nb_error *err)
         if (status || end) break;
         if (i >= job->skip) status = nb_data_measure(&row, job, &chat, nb_dataset_root(walk.data), where, err);
         if (!status && i == job->skip)
-            nb_note("%s: read as %s", job->files[walk.file], nb_data_form_name(nb_dataset_form(walk.data)));
-        if (!status && i >= job->skip) show_row(&out, job, &chat, &row, where);
+            nb_note("%s: read as %s", job->sources[walk.file].path, nb_data_form_name(nb_dataset_form(walk.data)));
+        if (!status && i >= job->skip) nb_data_show_row(&out, job, &chat, &row, where, 0);
         if (!status && out.size) status = nb_print(&out, err);
         nb_buf_free(&out);
         nb_data_row_free(&row);

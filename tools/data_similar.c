@@ -12,20 +12,13 @@
 
 enum { BINS = 64, BANDS = 16, SLOTS = NB_SIMILAR_ROWS, FEW = 8 };
 
-typedef struct {
-    uint8_t  signature[BINS];
-    uint64_t words; /* hash of all of them in order: equal for equal texts */
-    size_t   line;
-    int      file;
-    int      runs;  /* in the set, repetitions counted; few make a poor estimate */
-} entry;
+typedef nb_similar_sketch entry;
 
 struct nb_similar {
     entry    *rows;  /* [NB_SIMILAR_ROWS] a ring */
     uint32_t *slots; /* [BANDS, SLOTS] number of a row + 1; 0: none */
     size_t    count;
     uint8_t   kind[256]; /* of a byte: what read_text does with it */
-    uint8_t   lower[256];
 };
 
 enum { SPACE, WORD, ALONE }; /* ALONE: begins a character of three or four bytes, which is a word of its own */
@@ -45,9 +38,11 @@ static uint64_t mix(uint64_t z)
     return z ^ z >> 31;
 }
 
-static void add_word(sketch *k, uint64_t word)
+static inline void add_word(sketch *k, uint64_t word)
 {
-    uint64_t run = mix(k->salt + word + k->last * 0x9e3779b97f4a7c15u + k->before * 0xd6e8feb86659fd93u);
+    uint64_t run = k->salt + word + (k->last << 21 | k->last >> 43) + (k->before << 42 | k->before >> 22); /* hashes already */
+    run = (run ^ run >> 32) * 0xd6e8feb86659fd93u;
+    run ^= run >> 32;
     uint32_t value = (uint32_t)run, bin = (uint32_t)(run >> 58);
     if (value < k->least[bin]) k->least[bin] = value;
     k->words = (k->words << 7 | k->words >> 57) * 0x9e3779b97f4a7c15u + word;
@@ -56,19 +51,73 @@ static void add_word(sketch *k, uint64_t word)
     k->runs++;
 }
 
+static const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+
+/* The top bits of those of eight bytes that are ASCII in [first, last]: additions below 0x80 carry nothing over. */
+static uint64_t within(uint64_t x, unsigned first, unsigned last)
+{
+    uint64_t seven = x & ~high;
+    return (seven + ones * (0x80 - first)) & ~(seven + ones * (0x7f - last)) & ~x & high;
+}
+
+static uint64_t lower_case(uint64_t x)
+{
+    return x | within(x, 'A', 'Z') >> 2; /* 0x80 >> 2 is what lower case adds */
+}
+
+static uint64_t hash_step(uint64_t h, uint64_t eight)
+{
+    h = (h ^ lower_case(eight)) * 0x9fb21c651e98df25u;
+    return h ^ h >> 29;
+}
+
+enum { HASH_SEED = 0x2325 };
+
+/* A word is hashed eight bytes at a time, the last ones filled up with zeros, which no text holds. */
+static uint64_t hash_word(const unsigned char *p, size_t n)
+{
+    uint64_t h = HASH_SEED;
+    for (;; p += 8, n -= 8) {
+        uint64_t x = 0;
+        memcpy(&x, p, n < 8 ? n : 8);
+        h = hash_step(h, x);
+        if (n <= 8) return h;
+    }
+}
+
+/* The next word of fewer than eight letters and digits, or the gap before it, when the next eight bytes are ASCII: without a
+ * branch a byte.  Returns how far it went; 0: look byte by byte. */
+static size_t read_short(sketch *k, const unsigned char *p)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t x;
+    memcpy(&x, p, 8);
+    if (x & high) return 0;
+    uint64_t word = within(x | ones * 0x20, 'a', 'z') | within(x, '0', '9'), gap = ~word & high;
+    if (!word) return 8;
+    if (!(word & 0x80)) return (size_t)__builtin_ctzll(word) >> 3;
+    if (!gap) return 0;
+    unsigned bits = (unsigned)__builtin_ctzll(gap) & ~7u;
+    add_word(k, hash_step(HASH_SEED, x & (((uint64_t)1 << bits) - 1)));
+    return (bits >> 3) + 1;
+#else
+    (void)k, (void)p;
+    return 0;
+#endif
+}
+
 static void read_text(const nb_similar *s, sketch *k, const char *text)
 {
-    const uint64_t seed = 0xcbf29ce484222325u;
-    uint64_t       word = seed;
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (s->kind[*p] == WORD) {
-            word = (word ^ s->lower[*p]) * 0x100000001b3u;
-            continue;
-        }
-        if (word != seed) add_word(k, word);
-        word = s->kind[*p] == ALONE ? (seed ^ *p) * 0x100000001b3u : seed;
+    const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
+    while (p < end) {
+        size_t n = end - p >= 8 ? read_short(k, p) : 0;
+        p += n;
+        if (n) continue;
+        const unsigned char *begin = p;
+        if (s->kind[*p++] == SPACE) continue;
+        while (s->kind[*p] == WORD) p++; /* the NUL at the end is none */
+        add_word(k, hash_word(begin, (size_t)(p - begin)));
     }
-    if (word != seed) add_word(k, word);
 }
 
 static void read_chat(const nb_similar *s, sketch *k, const nb_chat *chat)
@@ -113,13 +162,27 @@ static uint32_t *slot_of(const nb_similar *s, const entry *e, int band)
     return &s->slots[(size_t)band * SLOTS + (size_t)(mix(four) % SLOTS)];
 }
 
+void nb_similar_look(const nb_similar *s, nb_similar_sketch *out, const nb_chat *chat)
+{
+    sketch k;
+    *out = (nb_similar_sketch){0};
+    read_chat(s, &k, chat);
+    finish(out, &k);
+}
+
 nb_similar_match nb_similar_add(nb_similar *s, const nb_chat *chat, int file, size_t line)
 {
+    nb_similar_sketch made;
+    nb_similar_look(s, &made, chat);
+    return nb_similar_add_sketch(s, &made, file, line);
+}
+
+nb_similar_match nb_similar_add_sketch(nb_similar *s, const nb_similar_sketch *made, int file, size_t line)
+{
     nb_similar_match best = {.file = -1};
-    sketch           k;
-    entry            e = {.file = file, .line = line};
-    read_chat(s, &k, chat);
-    finish(&e, &k);
+    entry            e = *made;
+    e.file = file;
+    e.line = line;
     uint32_t number = (uint32_t)(s->count++ % NB_SIMILAR_ROWS);
     for (int band = 0; band < BANDS; band++) {
         uint32_t    *slot = slot_of(s, &e, band);
@@ -151,7 +214,6 @@ nb_status nb_similar_new(nb_similar **out, nb_error *err)
     for (int c = 1; c < 256; c++) {
         bool upper = c >= 'A' && c <= 'Z', letter = upper || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
         s->kind[c] = c >= 0xe0 ? ALONE : letter || c >= 0x80 ? WORD : SPACE;
-        s->lower[c] = (uint8_t)(upper ? c + 32 : c);
     }
     *out = s;
     return NB_OK;

@@ -22,9 +22,21 @@ typedef struct {
     double share; /* of what either row says, how much both say: 0.8 .. 1 */
 } nb_similar_match;
 
+/* What is kept of a row: made from the chat alone, so by any thread. */
+typedef struct {
+    uint8_t  signature[64];
+    uint64_t words; /* hash of all of them in order: equal for equal texts */
+    size_t   line;
+    int      file;
+    int      runs;  /* in the set, repetitions counted; few make a poor estimate */
+} nb_similar_sketch;
+
 nb_status nb_similar_new(nb_similar **out, nb_error *err);
 void      nb_similar_free(nb_similar *s);
 /* Look for an earlier row like this one, then remember it. */
+void nb_similar_look(const nb_similar *s, nb_similar_sketch *out, const nb_chat *chat); /* file and line stay 0 */
+nb_similar_match nb_similar_add_sketch(nb_similar *s, const nb_similar_sketch *sketch, int file, size_t line);
+/* Both in one. */
 nb_similar_match nb_similar_add(nb_similar *s, const nb_chat *chat, int file, size_t line);
 
 #endif

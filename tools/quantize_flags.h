@@ -3,6 +3,7 @@
 #define NB_QUANTIZE_FLAGS_H
 
 #include "quant/plan.h"
+#include "tools/data_source.h"
 #include "tools/session.h"
 
 typedef struct {
@@ -10,12 +11,13 @@ typedef struct {
     nb_compute_flags compute;
     nb_media_flags   media;
     const char *model, *out, *quant_config;
-    int         method, bits, format, act_order, propagate, data_format;
+    int         method, bits, format, act_order, propagate, data_format, loss_on;
     int64_t     group, grid, block, samples, skip, seq_len, seed;
     double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, force, dry_run, no_resume;
-    const char *data, *dataset_info, *modality_weights;
-    nb_strings  lora, keep, set;
+    bool        sym, duo, clip, static_groups, true_sequential, shuffle, builtin_data, force, dry_run, no_resume;
+    const char *dataset_info, *modality_weights;
+    nb_strings  data, lora, keep, set;
+    nb_data_sources sources; /* what data names */
     int         vision, lm_head, embeddings;
     uint64_t    shard_size, max_ram, max_vram, target_size;
     double      target_bpw, target_kl;

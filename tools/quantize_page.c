@@ -81,10 +81,14 @@ static void text_report(const nb_quantize_report *r, const quality *q, const nb_
                       (unsigned long long)r->tokens_by_modality[2]);
         if (r->pictures > r->pictures_new)
             nb_buf_printf(out, "; %llu pictures, %llu different", (unsigned long long)r->pictures, (unsigned long long)r->pictures_new);
+        if (r->counted != r->tokens) nb_buf_printf(out, "; %llu of answers count", (unsigned long long)r->counted);
         if (r->too_long)
             nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
         nb_buf_char(out, '\n');
     }
+    for (size_t i = 0; i < r->source_count && r->source_count > 1; i++)
+        nb_buf_printf(out, "          %zu conversations, %zu tokens from %s%s\n", r->sources[i].samples, r->sources[i].tokens,
+                      opt->sources.items[i].path, r->sources[i].samples ? "" : ", which had none to give");
     if (q->compared)
         nb_buf_printf(out, "  error   %.3f of round-to-nearest on average over %zu matrices; worst %.3f at %s\n", q->mean,
                       q->compared, q->worst, r->matrices[q->worst_index].name);
@@ -100,8 +104,27 @@ static void text_report(const nb_quantize_report *r, const quality *q, const nb_
     nb_buf_char(out, '\n');
 }
 
-static void json_report(const nb_quantize_report *r, const quality *q, const char *recipe, const nb_table *matrices,
-                        nb_buf *out)
+static void emit_sources(nb_emit *e, const nb_quantize_report *r, const nb_data_sources *sources)
+{
+    nb_emit_open(e, "data", '[');
+    for (size_t i = 0; i < r->source_count; i++) {
+        const nb_source_count *c = &r->sources[i];
+        nb_emit_open(e, NULL, '{');
+        nb_emit_string(e, "file", sources->items[i].path);
+        nb_emit_number(e, "weight", sources->items[i].weight);
+        nb_emit_int(e, "samples", (int64_t)c->samples);
+        nb_emit_int(e, "too_long", (int64_t)c->too_long);
+        nb_emit_int(e, "tokens", (int64_t)c->tokens);
+        nb_emit_int(e, "text_tokens", (int64_t)c->by_modality[0]);
+        nb_emit_int(e, "image_tokens", (int64_t)c->by_modality[1]);
+        nb_emit_int(e, "video_tokens", (int64_t)c->by_modality[2]);
+        nb_emit_close(e);
+    }
+    nb_emit_close(e);
+}
+
+static void json_report(const nb_quantize_report *r, const quality *q, const nb_data_sources *sources, const char *recipe,
+                        const nb_table *matrices, nb_buf *out)
 {
     nb_emit e = nb_emit_start(out, true);
     nb_buf  rows = {0};
@@ -116,9 +139,11 @@ static void json_report(const nb_quantize_report *r, const quality *q, const cha
     nb_emit_int(&e, "different_pictures", (int64_t)r->pictures_new);
     nb_emit_int(&e, "too_long", (int64_t)r->too_long);
     nb_emit_int(&e, "tokens", (int64_t)r->tokens);
+    nb_emit_int(&e, "counted_tokens", (int64_t)r->counted);
     nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
     nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
     nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);
+    emit_sources(&e, r, sources);
     nb_emit_number(&e, "mean_loss_ratio", q->mean);
     nb_emit_number(&e, "worst_loss_ratio", q->compared ? q->worst : NAN);
     nb_emit_int(&e, "fallbacks", (int64_t)q->fallbacks);
@@ -162,7 +187,7 @@ nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantiz
     NB_TRY(matrix_table(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ, err));
     warn_about(r, &q);
     if (nb_json_wanted()) {
-        json_report(r, &q, recipe, matrices, &out);
+        json_report(r, &q, &opt->sources, recipe, matrices, &out);
     } else {
         if (nb_verbose()) {
             nb_table_print(matrices, NB_TABLE_MD, &out);

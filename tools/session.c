@@ -1,4 +1,6 @@
 /* session.c - opening what a command needs, in one order, with one way to close it. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
@@ -42,7 +44,13 @@ const nb_arg nb_media_args[NB_MEDIA_ARGS] = {
      .shown = "the folder of the data file, else the working directory", .group = "Pictures", .advanced = true,
      .help = "folder that relative picture paths start from"},
     {.name = "offline", .type = NB_ARG_BOOL, .at = offsetof(nb_media_flags, offline), .text = "false",
-     .group = "Pictures", .advanced = true, .help = "refuse http(s) pictures instead of fetching them"},
+     .group = "Pictures", .advanced = true, .help = "http(s) pictures come from the media cache or are refused, nothing is fetched"},
+    {.name = "media-cache", .type = NB_ARG_STRING, .at = offsetof(nb_media_flags, media_cache), .metavar = "DIR|none",
+     .shown = "nibble/media in $XDG_CACHE_HOME or ~/.cache", .group = "Pictures", .advanced = true, .transient = true,
+     .help = "where fetched http(s) pictures are kept, by the hash of their bytes"},
+    {.name = "media-cache-size", .type = NB_ARG_SIZE, .at = offsetof(nb_media_flags, media_cache_size), .min = 1, .max = 9e15,
+     .text = "4G", .group = "Pictures", .advanced = true, .transient = true,
+     .help = "most that the media cache may hold; what was not used for the longest time goes first"},
 };
 
 const nb_arg nb_sampling_args[NB_SAMPLING_ARGS] = {
@@ -127,11 +135,25 @@ nb_status nb_media_limits(nb_pixel_limits *out, const nb_media_flags *flags, nb_
     return NB_OK;
 }
 
+/* The folder that --media-cache names, or the usual one; NULL: none. */
+static const char *media_cache(const nb_media_flags *flags)
+{
+    static char usual[4096]; /* the environment does not change while the program runs */
+    const char *named = flags->media_cache, *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int         n = 0;
+    if (named) return strcmp(named, "none") && *named ? named : NULL;
+    if (xdg && *xdg == '/') n = snprintf(usual, sizeof usual, "%s/nibble/media", xdg); /* a relative one is to be ignored */
+    else if (home && *home == '/') n = snprintf(usual, sizeof usual, "%s/.cache/nibble/media", home);
+    return n > 0 && (size_t)n < sizeof usual ? usual : NULL;
+}
+
 nb_status nb_media_prompt_options(nb_prompt_options *out, const nb_media_flags *flags, const char *folder, nb_error *err)
 {
     memset(out, 0, sizeof *out);
     out->media.root = flags->image_root ? flags->image_root : folder;
     out->media.offline = flags->offline;
+    out->media.cache = media_cache(flags);
+    out->media.cache_bytes = flags->media_cache_size;
     return nb_media_limits(&out->limits, flags, err);
 }
 

@@ -23,14 +23,16 @@ typedef struct {
 enum { NB_ENGINE_ARGS = 2 };
 extern const nb_arg nb_engine_args[NB_ENGINE_ARGS];
 
-/* --min-pixels, --max-pixels, --pixels published, --image-root, --offline */
+/* --min-pixels, --max-pixels, --pixels published, --image-root, --offline, --media-cache, --media-cache-size */
 typedef struct {
     int64_t     min_pixels, max_pixels;
     int         pixels; /* checkpoint, published */
     const char *image_root;
     bool        offline;
+    const char *media_cache; /* NULL: nibble/media in the user's cache folder; "none": no cache */
+    uint64_t    media_cache_size;
 } nb_media_flags;
-enum { NB_MEDIA_ARGS = 5 };
+enum { NB_MEDIA_ARGS = 7 };
 extern const nb_arg nb_media_args[NB_MEDIA_ARGS];
 
 /* The limits that the flags ask for: explicit numbers, else the published setting, else zeros (the checkpoint's own).  A minimum

@@ -1,17 +1,21 @@
-/* json.c - strict validation in front of cJSON, and typed members with messages that name the place.
+/* json.c - a strict parser that makes cJSON's trees, and typed members with messages that name the place.
  *
- * One pass over the tokens finds everything cJSON would let through.  Duplicate keys are found per object by sorting
- * (hash, bytes) when the object closes: no choice of keys makes that slower than n log n, which a hash table with a
- * known hash could not promise, and only the keys of objects still open are held. */
+ * One pass over the tokens refuses everything cJSON would let through and builds the tree on the way; cJSON's own parser is not
+ * used.  Duplicate keys are found per object by sorting (hash, bytes) when the object closes: no choice of
+ * keys makes that slower than n log n, which a hash table with a known hash could not promise, and only the keys of objects
+ * still open are held. */
 #include "runtime/io/json.h"
 
+#include <locale.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/io/file.h"
-#include "runtime/io/json_parse.h"
 #include "runtime/io/json_scan.h"
+
+enum { FEW_KEYS = 8 };
 
 /* ---- duplicate keys -------------------------------------------------------------------------------------------------- */
 
@@ -53,14 +57,22 @@ static nb_status push_key(key_stack *k, const nb_json_scan *s, nb_error *err)
             if (!k->decoded.data)
                 return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to check %zu bytes", s->name, s->size);
         }
-        size_t from = k->decoded.size;
-        nb_json_scan_string(s, &k->decoded);
-        new.bytes  = k->decoded.data + from;
-        new.length = (uint32_t)(k->decoded.size - from);
+        new.bytes  = k->decoded.data + k->decoded.size;
+        new.length = (uint32_t)nb_json_scan_decode(s, k->decoded.data + k->decoded.size);
+        k->decoded.size += new.length;
     }
     for (uint32_t i = 0; i < new.length; i++) new.hash = (new.hash ^ (unsigned char)new.bytes[i]) * 16777619u;
     k->keys[k->count++] = new;
     return NB_OK;
+}
+
+/* Few keys are compared with one another at once. */
+static bool all_differ(const key *keys, size_t n)
+{
+    for (size_t i = 1; i < n; i++)
+        for (size_t j = 0; j < i; j++)
+            if (keys[i].hash == keys[j].hash && compare_bytes(&keys[i], &keys[j]) == 0) return false;
+    return true;
 }
 
 static nb_status close_object(key_stack *k, const nb_json_scan *s, nb_error *err)
@@ -69,6 +81,7 @@ static nb_status close_object(key_stack *k, const nb_json_scan *s, nb_error *err
     k->count     = first;
     if (n < 2) return NB_OK;
     key *keys = k->keys + first;
+    if (n <= FEW_KEYS && all_differ(keys, n)) return NB_OK;
     qsort(keys, n, sizeof *keys, compare_keys);
     const key *worst = NULL; /* the duplicate that stands first in the text */
     for (size_t i = 1; i < n; i++)
@@ -79,18 +92,111 @@ static nb_status close_object(key_stack *k, const nb_json_scan *s, nb_error *err
     return nb_json_scan_fail(s, worst->at, err, "duplicate key '%.*s'", shown, worst->bytes);
 }
 
-static nb_status check_tokens(nb_json_scan *s, key_stack *k, nb_error *err)
+/* ---- parsing --------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    cJSON *root;
+    cJSON *open[NB_JSON_DEPTH]; /* the containers around the present token */
+    char  *name;                /* of the member that comes next; NULL: none */
+} builder;
+
+/* The current key or string as cJSON keeps it; NULL on no memory. */
+static char *take_string(const nb_json_scan *s)
 {
-    do {
-        NB_TRY(nb_json_scan_next(s, err));
-        if (s->token == NB_TOKEN_OBJECT) k->first[s->depth - 1] = k->count;
-        if (s->token == NB_TOKEN_KEY) NB_TRY(push_key(k, s, err));
-        if (s->token == NB_TOKEN_OBJECT_END) NB_TRY(close_object(k, s, err));
-    } while (s->token != NB_TOKEN_END);
-    return NB_OK;
+    char *text = cJSON_malloc(s->length + 1);
+    if (text) text[nb_json_scan_decode(s, text)] = 0;
+    return text;
 }
 
-/* ---- parsing --------------------------------------------------------------------------------------------------------- */
+static locale_t       plain_locale; /* "C", in which the decimal point is a point; never freed */
+static pthread_once_t plain_once = PTHREAD_ONCE_INIT;
+
+static void make_locale(void)
+{
+    plain_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
+
+/* The scanner has judged it: it is a number and not infinite.  (cJSON's parser is not asked: it writes to a global.) */
+static cJSON *make_number(const nb_json_scan *s)
+{
+    char  small[64];
+    char *copy = s->length < sizeof small ? small : malloc(s->length + 1);
+    if (!copy) return NULL;
+    memcpy(copy, s->text + s->start, s->length);
+    copy[s->length] = 0;
+    pthread_once(&plain_once, make_locale);
+    cJSON *item = plain_locale ? cJSON_CreateNumber(strtod_l(copy, NULL, plain_locale)) : NULL;
+    if (copy != small) free(copy);
+    return item;
+}
+
+static cJSON *make_item(const nb_json_scan *s)
+{
+    switch (s->token) {
+    case NB_TOKEN_OBJECT: return cJSON_CreateObject();
+    case NB_TOKEN_ARRAY: return cJSON_CreateArray();
+    case NB_TOKEN_TRUE: return cJSON_CreateTrue();
+    case NB_TOKEN_FALSE: return cJSON_CreateFalse();
+    case NB_TOKEN_NUMBER: return make_number(s);
+    default: break;
+    }
+    cJSON *item = cJSON_CreateNull();
+    if (item && s->token == NB_TOKEN_STRING) {
+        item->type = cJSON_String;
+        item->valuestring = take_string(s);
+        if (!item->valuestring) {
+            cJSON_Delete(item);
+            return NULL;
+        }
+    }
+    return item;
+}
+
+/* Behind the last child of the innermost open container, or as the root.  A list's first child knows its last one. */
+static bool add_item(builder *t, const nb_json_scan *s)
+{
+    cJSON *item = make_item(s);
+    int    around = s->token == NB_TOKEN_OBJECT || s->token == NB_TOKEN_ARRAY ? s->depth - 1 : s->depth;
+    if (!item) return false;
+    item->string = t->name;
+    t->name = NULL;
+    if (around == 0) {
+        t->root = item;
+    } else {
+        cJSON *parent = t->open[around - 1], *first = parent->child;
+        if (first) {
+            item->prev = first->prev;
+            first->prev->next = item;
+            first->prev = item;
+        } else {
+            parent->child = item;
+            item->prev = item;
+        }
+    }
+    if (around < s->depth) t->open[around] = item;
+    return true;
+}
+
+static nb_status build(builder *t, nb_json_scan *s, key_stack *k, nb_error *err)
+{
+    for (;;) {
+        bool good = true;
+        NB_TRY(nb_json_scan_next(s, err));
+        switch (s->token) {
+        case NB_TOKEN_END: return NB_OK;
+        case NB_TOKEN_ARRAY_END: break;
+        case NB_TOKEN_OBJECT_END: NB_TRY(close_object(k, s, err)); break;
+        case NB_TOKEN_KEY:
+            NB_TRY(push_key(k, s, err));
+            t->name = take_string(s);
+            good = t->name != NULL;
+            break;
+        case NB_TOKEN_OBJECT: k->first[s->depth - 1] = k->count; /* fall through */
+        default: good = add_item(t, s);
+        }
+        if (!good) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the tree of %zu bytes of JSON", s->name, s->size);
+    }
+}
 
 nb_status nb_json_parse_at(cJSON **out, const char *text, size_t n, const char *name, size_t line, size_t column,
                            nb_error *err)
@@ -100,16 +206,19 @@ nb_status nb_json_parse_at(cJSON **out, const char *text, size_t n, const char *
         return nb_fail(err, NB_ERR_INPUT, "%s: %zu bytes of JSON are more than the 4 GiB that can be read", name, n);
     nb_json_scan s;
     key_stack    k = {0};
+    builder      t = {0};
     nb_json_scan_begin(&s, text, n, name);
     s.line           = line;
     s.column         = column;
-    nb_status status = check_tokens(&s, &k, err);
+    nb_status status = build(&t, &s, &k, err);
     free(k.keys);
     nb_buf_free(&k.decoded);
-    if (status != NB_OK) return status;
-    *out = cJSON_ParseWithLength(text, n);
-    if (!*out) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the tree of %zu bytes of JSON", name, n);
-    return NB_OK;
+    cJSON_free(t.name);
+    if (status != NB_OK)
+        cJSON_Delete(t.root);
+    else
+        *out = t.root;
+    return status;
 }
 
 nb_status nb_json_parse(cJSON **out, const char *text, size_t n, const char *name, nb_error *err)

@@ -40,8 +40,22 @@ void nb_json_print(nb_buf *out, const cJSON *tree, nb_json_style style);
  * rest cannot be read. */
 typedef struct nb_json_stream nb_json_stream;
 nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err);
+nb_status nb_json_stream_open_bytes(nb_json_stream **out, const char *name, const void *bytes, size_t n, nb_error *err);
 nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err);
 bool      nb_json_stream_resume(nb_json_stream *s);
+/* The text of the next value instead, not judged yet and appended to `text`, for callers that parse several at once
+ * (nb_json_parse_at): *end true after the last.  A failure is the stream's own, as above.  A value that turns out not to be JSON
+ * is nothing to the stream, except when the file is of pretty-printed objects: then call nb_json_stream_refuse, and resume. */
+typedef struct {
+    size_t begin, size;  /* in the caller's buffer */
+    size_t line, column; /* where it starts */
+} nb_json_span;
+nb_status nb_json_stream_take(nb_json_stream *s, nb_buf *text, nb_json_span *out, bool *end, nb_error *err);
+bool      nb_json_stream_is_pretty(const nb_json_stream *s);
+void      nb_json_stream_refuse(nb_json_stream *s);
+/* nb_json_parse of text whose first byte is at this line and column (1-based) of the file `name`. */
+nb_status nb_json_parse_at(cJSON **out, const char *text, size_t n, const char *name, size_t line, size_t column,
+                           nb_error *err);
 void      nb_json_stream_close(nb_json_stream *s);
 bool      nb_json_stream_is_array(const nb_json_stream *s);
 const nb_reader *nb_json_stream_reader(const nb_json_stream *s); /* for progress */

@@ -96,6 +96,28 @@ static nb_status scan_escape(nb_json_scan *s, nb_error *err)
     return NB_OK;
 }
 
+/* The first byte of [p, end) that is not printable ASCII, or is '"' or '\\', eight at a time.  A byte of v - n * 0x01.. borrows
+ * into its top bit exactly where it is below n (and below 0x80); a borrow can only make later bytes look like stops, so on a
+ * little-endian machine the lowest one is right. */
+static const char *plain_run(const char *p, const char *end)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    for (; end - p >= 8; p += 8) {
+        uint64_t x;
+        memcpy(&x, p, 8);
+        uint64_t quote = x ^ ones * '"', slash = x ^ ones * '\\';
+        uint64_t stop = (((x - ones * 0x20) & ~x) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | x) & high;
+        if (!stop) continue;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        return p + (__builtin_ctzll(stop) >> 3);
+#else
+        break;
+#endif
+    }
+    while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') p++;
+    return p;
+}
+
 /* s->at is on the opening quote. */
 static nb_status scan_string(nb_json_scan *s, nb_error *err)
 {
@@ -103,8 +125,7 @@ static nb_status scan_string(nb_json_scan *s, nb_error *err)
     s->start    = s->at;
     s->escaped  = false;
     for (;;) {
-        const char *p = s->text + s->at, *end = s->text + s->size;
-        while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') p++;
+        const char *end = s->text + s->size, *p = plain_run(s->text + s->at, end);
         s->at = (size_t)(p - s->text);
         if (p == end) return nb_json_scan_fail(s, open, err, "the string that begins here is never closed");
         if (*p == '"') break;
@@ -264,39 +285,51 @@ nb_status nb_json_scan_next(nb_json_scan *s, nb_error *err)
 
 /* ---- decoding -------------------------------------------------------------------------------------------------------- */
 
-static void add_utf8(nb_buf *out, unsigned code)
+static char *add_utf8(char *out, unsigned code)
 {
     if (code < 0x80) {
-        nb_buf_char(out, (char)code);
-        return;
+        *out++ = (char)code;
+        return out;
     }
     int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3; /* continuation bytes */
-    nb_buf_char(out, (char)((0xFF80 >> more & 0xFF) | code >> 6 * more));
-    while (more-- > 0) nb_buf_char(out, (char)(0x80 | (code >> 6 * more & 0x3F)));
+    *out++ = (char)((0xFF80 >> more & 0xFF) | code >> 6 * more);
+    while (more-- > 0) *out++ = (char)(0x80 | (code >> 6 * more & 0x3F));
+    return out;
+}
+
+size_t nb_json_scan_decode(const nb_json_scan *s, char *out)
+{
+    const char *p = s->text + s->start, *end = p + s->length;
+    char       *to = out;
+    while (p < end) {
+        const char *slash = s->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
+        size_t      run = (size_t)((slash ? slash : end) - p);
+        memcpy(to, p, run);
+        to += run;
+        p += run;
+        if (p == end) break;
+        if (p[1] != 'u') {
+            static const char from[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
+            *to++ = means[strchr(from, p[1]) - from];
+            p += 2;
+            continue;
+        }
+        unsigned code = (unsigned)hex4(s, (size_t)(p + 2 - s->text));
+        p += 6;
+        if (code >= 0xD800 && code <= 0xDFFF) { /* scan_escape made sure of the second half */
+            code = 0x10000 + ((code - 0xD800) << 10) + ((unsigned)hex4(s, (size_t)(p + 2 - s->text)) - 0xDC00);
+            p += 6;
+        }
+        to = add_utf8(to, code);
+    }
+    return (size_t)(to - out);
 }
 
 void nb_json_scan_string(const nb_json_scan *s, nb_buf *out)
 {
-    const char *p = s->text + s->start;
-    if (!s->escaped) {
-        nb_buf_add(out, p, s->length);
-        return;
-    }
-    for (size_t i = 0; i < s->length;) {
-        if (p[i] != '\\') {
-            nb_buf_char(out, p[i++]);
-        } else if (p[i + 1] != 'u') {
-            static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-            nb_buf_char(out, to[strchr(from, p[i + 1]) - from]);
-            i += 2;
-        } else {
-            unsigned code = (unsigned)hex4(s, s->start + i + 2);
-            i += 6;
-            if (code >= 0xD800 && code <= 0xDFFF) { /* scan_escape made sure of the second half */
-                code = 0x10000 + ((code - 0xD800) << 10) + ((unsigned)hex4(s, s->start + i + 2) - 0xDC00);
-                i += 6;
-            }
-            add_utf8(out, code);
-        }
-    }
+    size_t from = out->size;
+    nb_buf_add(out, s->text + s->start, s->length); /* as long as it can get */
+    if (out->failed) return;
+    out->size = from + nb_json_scan_decode(s, out->data + from);
+    out->data[out->size] = 0;
 }

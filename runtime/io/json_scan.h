@@ -33,6 +33,9 @@ void      nb_json_scan_begin(nb_json_scan *s, const char *text, size_t size, con
 nb_status nb_json_scan_next(nb_json_scan *s, nb_error *err);
 /* Append the current key or string, escapes resolved. */
 void      nb_json_scan_string(const nb_json_scan *s, nb_buf *out);
+/* The current key or string with its escapes resolved, which never makes it longer than s->length: returns its bytes.  No NUL
+ * is added. */
+size_t    nb_json_scan_decode(const nb_json_scan *s, char *out);
 /* NB_ERR_INPUT "NAME: line L, column C: ..." for the byte at `at`. */
 nb_status nb_json_scan_fail(const nb_json_scan *s, size_t at, nb_error *err, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/io/json_parse.h"
+#include "runtime/io/json.h"
 #include "runtime/io/reader.h"
 
 enum { CHUNK = 1 << 16, MAX_ROW = 256 << 20 };
@@ -25,9 +25,9 @@ struct nb_json_stream {
     bool     first;  /* no value was read yet */
     bool     done;   /* the closing bracket of an array was read */
     bool     whole;  /* the text of the last value was found, whatever it is: at stands behind it */
+    bool     behind; /* ... and the comma or bracket there was not read yet */
     nb_status broken; /* the status of an earlier failure */
     nb_buf   row;
-    size_t   row_line, row_column;
     char     chunk[CHUNK];
 };
 
@@ -89,7 +89,7 @@ static bool stops(char c, bool quoted)
 }
 
 /* The first of '"', '\\' and line break in [p, end), eight bytes at a time: a byte of x ^ pattern is zero where they agree, and
- * (v - 0x01..) & ~v & 0x80.. has a bit only if some byte of v is zero. */
+ * (v - 0x01..) & ~v & 0x80.. has a bit only if some byte of v is zero; the lowest bit is that of the first. */
 static const char *in_string(const char *p, const char *end)
 {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
@@ -97,27 +97,31 @@ static const char *in_string(const char *p, const char *end)
         uint64_t x;
         memcpy(&x, p, 8);
         uint64_t quote = x ^ ones * '"', slash = x ^ ones * '\\', line = x ^ ones * '\n';
-        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((line - ones) & ~line)) & high) break;
+        uint64_t stop = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((line - ones) & ~line)) & high;
+        if (!stop) continue;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        return p + (__builtin_ctzll(stop) >> 3);
+#else
+        break;
+#endif
     }
     while (p < end && !stops(*p, true)) p++;
     return p;
 }
 
-/* Collect the text of one value into row.  In an array it ends before the ',' or ']' that follows it; otherwise with
+/* Append the text of one value.  In an array it ends before the ',' or ']' that follows it; otherwise with
  * the line on which its brackets are closed. */
-static nb_status take_row(nb_json_stream *s, nb_error *err)
+static nb_status take_row(nb_json_stream *s, nb_buf *text, nb_json_span *out, nb_error *err)
 {
     size_t depth = 0;
     bool   quoted = false, escaped = false, ended = false;
-    nb_buf_clear(&s->row);
     count(s);
-    s->row_line   = s->line;
-    s->row_column = s->column;
+    *out = (nb_json_span){.begin = text->size, .line = s->line, .column = s->column};
     while (!ended) {
         bool more;
         NB_TRY(fill(s, &more, err));
         if (!more && s->form == ARRAY) return fail_here(s, err, "the file ends inside the array");
-        if (!more) return NB_OK; /* the last line needs no line break; what else it lacks, parsing will say */
+        if (!more) break; /* the last line needs no line break; what else it lacks, parsing will say */
         const char *from = s->chunk + s->at, *p = from, *end = s->chunk + s->have;
         for (; p < end; p++) {
             if (escaped && *p != '\n') {
@@ -150,12 +154,13 @@ static nb_status take_row(nb_json_stream *s, nb_error *err)
             }
         }
         s->at = (size_t)(p - s->chunk);
-        if ((size_t)(p - from) > MAX_ROW - s->row.size)
-            return nb_fail(err, NB_ERR_INPUT, "%s: line %zu: a value of more than %d MiB", s->path, s->row_line,
+        if ((size_t)(p - from) > MAX_ROW - (text->size - out->begin))
+            return nb_fail(err, NB_ERR_INPUT, "%s: line %zu: a value of more than %d MiB", s->path, out->line,
                            MAX_ROW >> 20);
-        nb_buf_add(&s->row, from, (size_t)(p - from));
-        NB_TRY(nb_buf_status(&s->row, s->path, err));
+        nb_buf_add(text, from, (size_t)(p - from));
+        NB_TRY(nb_buf_status(text, s->path, err));
     }
+    out->size = text->size - out->begin;
     return NB_OK;
 }
 
@@ -169,34 +174,58 @@ static nb_status after_value(nb_json_stream *s, nb_error *err)
     return c < 0 ? NB_OK : fail_here(s, err, "text after the end of the array");
 }
 
-static nb_status next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err)
+static nb_status take(nb_json_stream *s, nb_buf *text, nb_json_span *out, bool *end, nb_error *err)
 {
     int c;
+    *end = true;
     s->whole = false;
+    if (s->behind) {
+        s->behind = false;
+        NB_TRY(after_value(s, err));
+    }
     if (s->done) return NB_OK;
     NB_TRY(skip_space(s, &c, err));
     if (c < 0) return s->form == ARRAY ? fail_here(s, err, "the file ends inside the array") : NB_OK;
     if (s->form == ARRAY && s->first && c == ']') return after_value(s, err);
     if (s->form == ARRAY && (c == ',' || c == ']')) return fail_here(s, err, "expected a value");
-    NB_TRY(take_row(s, err));
-    if (line) *line = s->row_line;
+    NB_TRY(take_row(s, text, out, err));
+    *end = false;
     s->whole = true;
+    s->behind = s->form == ARRAY;
     s->first = false;
-    NB_TRY(nb_json_parse_at(out, s->row.data, s->row.size, s->path, s->row_line, s->row_column, err));
-    if (s->form != ARRAY) return NB_OK;
-    nb_status status = after_value(s, err);
-    if (status != NB_OK) {
-        cJSON_Delete(*out);
-        *out = NULL;
-    }
-    return status;
+    return NB_OK;
+}
+
+nb_status nb_json_stream_take(nb_json_stream *s, nb_buf *text, nb_json_span *out, bool *end, nb_error *err)
+{
+    *end = true;
+    if (s->broken != NB_OK) return nb_fail(err, s->broken, "%s: reading stopped at an earlier error", s->path);
+    s->broken = take(s, text, out, end, err);
+    return s->broken;
+}
+
+void nb_json_stream_refuse(nb_json_stream *s)
+{
+    s->broken = NB_ERR_INPUT;
 }
 
 nb_status nb_json_stream_next(nb_json_stream *s, cJSON **out, size_t *line, nb_error *err)
 {
+    nb_json_span span;
+    bool         end;
     *out = NULL;
-    if (s->broken != NB_OK) return nb_fail(err, s->broken, "%s: reading stopped at an earlier error", s->path);
-    s->broken = next(s, out, line, err);
+    nb_buf_clear(&s->row);
+    NB_TRY(nb_json_stream_take(s, &s->row, &span, &end, err));
+    if (end) return NB_OK;
+    if (line) *line = span.line;
+    s->broken = nb_json_parse_at(out, s->row.data, s->row.size, s->path, span.line, span.column, err);
+    if (s->broken || s->form != ARRAY) return s->broken;
+    s->behind = false;
+    s->broken = after_value(s, err);
+    if (s->broken) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
     return s->broken;
 }
 
@@ -221,6 +250,7 @@ bool nb_json_stream_resume(nb_json_stream *s)
     if (status == NB_OK) return true;
     if (status != NB_ERR_INPUT || nb_reader_broken(s->reader) || s->done || (s->form == ARRAY && !s->whole)) return false;
     if (s->form == ARRAY) {
+        s->behind = false;
         status = after_value(s, NULL);
     } else {
         status = skip_line(s, &more, NULL);
@@ -247,17 +277,21 @@ static nb_status begin(nb_json_stream *s, nb_error *err)
     return NB_OK;
 }
 
-nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err)
+/* Takes the reader over, also when it fails. */
+static nb_status open_on(nb_json_stream **out, nb_reader *reader, const char *path, nb_error *err)
 {
     *out              = NULL;
     nb_json_stream *s = calloc(1, sizeof *s);
-    if (!s) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    if (!s) {
+        nb_reader_close(reader);
+        return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    }
     s->line   = 1;
     s->column = 1;
     s->first  = true;
+    s->reader = reader;
     s->path   = nb_strdup(path);
-    nb_status status = s->path ? nb_reader_open(&s->reader, path, err)
-                               : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    nb_status status = s->path ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
     if (status == NB_OK) status = begin(s, err);
     if (status != NB_OK) {
         nb_json_stream_close(s);
@@ -267,6 +301,22 @@ nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *
     return NB_OK;
 }
 
+nb_status nb_json_stream_open(nb_json_stream **out, const char *path, nb_error *err)
+{
+    nb_reader *reader;
+    *out = NULL;
+    NB_TRY(nb_reader_open(&reader, path, err));
+    return open_on(out, reader, path, err);
+}
+
+nb_status nb_json_stream_open_bytes(nb_json_stream **out, const char *name, const void *bytes, size_t n, nb_error *err)
+{
+    nb_reader *reader;
+    *out = NULL;
+    NB_TRY(nb_reader_open_bytes(&reader, name, bytes, n, err));
+    return open_on(out, reader, name, err);
+}
+
 void nb_json_stream_close(nb_json_stream *s)
 {
     if (!s) return;
@@ -274,6 +324,11 @@ void nb_json_stream_close(nb_json_stream *s)
     nb_buf_free(&s->row);
     free(s->path);
     free(s);
+}
+
+bool nb_json_stream_is_pretty(const nb_json_stream *s)
+{
+    return s->form == OBJECTS;
 }
 
 bool nb_json_stream_is_array(const nb_json_stream *s)

@@ -24,7 +24,8 @@ enum { BLOCK = 1 << 16, WINDOW_LOG = 27 };
 typedef enum { PLAIN, GZIP, ZSTD } packing;
 
 struct nb_reader {
-    int      fd;
+    int      fd;           /* -1: the bytes are in memory */
+    const uint8_t *bytes;
     char    *path;
     uint64_t offset, size; /* of the file */
     packing  kind;
@@ -40,6 +41,12 @@ struct nb_reader {
 static nb_status read_file(nb_reader *r, void *dst, size_t n, size_t *got, nb_error *err)
 {
     ssize_t count;
+    if (r->bytes) {
+        *got = r->size - r->offset < n ? (size_t)(r->size - r->offset) : n;
+        memcpy(dst, r->bytes + r->offset, *got);
+        r->offset += *got;
+        return NB_OK;
+    }
     do count = pread(r->fd, dst, n, (off_t)r->offset);
     while (count < 0 && errno == EINTR);
     if (count < 0)
@@ -176,15 +183,18 @@ static nb_status begin(nb_reader *r, nb_error *err)
     return r->kind == PLAIN ? NB_OK : packings[r->kind].begin(r, err);
 }
 
-nb_status nb_reader_open(nb_reader **out, const char *path, nb_error *err)
+/* bytes NULL: path is a file. */
+static nb_status open_reader(nb_reader **out, const char *path, const void *bytes, size_t n, nb_error *err)
 {
     *out = NULL;
     nb_reader *r = calloc(1, sizeof *r);
     if (!r) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
     r->fd = -1;
     r->path = nb_strdup(path);
-    nb_status status = r->path ? nb_open_regular(&r->fd, &r->size, path, err)
-                               : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    r->bytes = bytes;
+    r->size = n;
+    nb_status status = r->path ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: no memory to read it", path);
+    if (status == NB_OK && !bytes) status = nb_open_regular(&r->fd, &r->size, path, err);
     if (status == NB_OK) status = begin(r, err);
     if (status != NB_OK) {
         nb_reader_close(r);
@@ -192,6 +202,16 @@ nb_status nb_reader_open(nb_reader **out, const char *path, nb_error *err)
     }
     *out = r;
     return NB_OK;
+}
+
+nb_status nb_reader_open(nb_reader **out, const char *path, nb_error *err)
+{
+    return open_reader(out, path, NULL, 0, err);
+}
+
+nb_status nb_reader_open_bytes(nb_reader **out, const char *name, const void *bytes, size_t n, nb_error *err)
+{
+    return open_reader(out, name, bytes, n, err);
 }
 
 void nb_reader_close(nb_reader *r)

@@ -13,6 +13,8 @@ typedef struct nb_reader nb_reader;
 
 /* Regular files only.  An empty file is a plain one. */
 nb_status   nb_reader_open(nb_reader **out, const char *path, nb_error *err);
+/* The same for bytes in memory, which must outlive the reader; name is for messages. */
+nb_status   nb_reader_open_bytes(nb_reader **out, const char *name, const void *bytes, size_t n, nb_error *err);
 /* Up to n bytes; *got is 0 only at the end.  A compressed file that is cut short or damaged is NB_ERR_INPUT.  A failure is
  * final. */
 nb_status   nb_reader_read(nb_reader *r, void *dst, size_t n, size_t *got, nb_error *err);

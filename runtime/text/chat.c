@@ -37,12 +37,14 @@ static nb_status no_memory(nb_error *err)
     return nb_fail(err, NB_ERR_MEMORY, "out of memory for a conversation");
 }
 
-/* Room for one more at the end of *array, whose capacity nobody stores: conversations are short. */
+/* Room for one more at the end of *array.  Nobody stores its capacity: it is the next power of two, so it is full when the
+ * count is one. */
 static nb_status one_more(void *array_pointer, int count, size_t size, nb_error *err)
 {
     size_t capacity = (size_t)count;
     if (count == INT32_MAX) return no_memory(err);
-    return nb_grow(array_pointer, &capacity, capacity + 1, size, "conversation", err);
+    if (count & (count - 1)) return NB_OK;
+    return nb_grow(array_pointer, &capacity, count ? 2 * capacity : 1, size, "conversation", err);
 }
 
 nb_status nb_chat_add_message(nb_chat *chat, const char *role, nb_message **out, nb_error *err)

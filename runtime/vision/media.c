@@ -12,6 +12,7 @@
 
 #include "runtime/vision/address.h"
 #include "runtime/vision/http.h"
+#include "runtime/vision/media_cache.h"
 
 enum { DEFAULT_BYTES = 64 << 20, DEFAULT_SECONDS = 30, NAME_SIZE = 160 };
 
@@ -78,6 +79,20 @@ static nb_status read_path(nb_buf *out, const char *path, const char *root, size
     return status;
 }
 
+static nb_status read_http(nb_buf *out, const char *url, const char *name, const nb_media_options *o, nb_error *err)
+{
+    if (o->cache && nb_media_cache_get(out, o->cache, url, o->max_bytes)) return NB_OK;
+    if (o->offline && o->cache)
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: is not in the media cache (%s), and offline nothing is fetched; run once without "
+                       "--offline, or name a local file", name, o->cache);
+    if (o->offline) return nb_fail(err, NB_ERR_ARGUMENT, "%s: http(s) pictures are refused here (offline)", name);
+    nb_http_limits limits = { .max_bytes = o->max_bytes, .timeout_s = o->timeout_s };
+    if (!o->allow_private) limits.allowed = nb_address_is_public;
+    NB_TRY(nb_http_get(out, url, name, &limits, err));
+    if (o->cache) nb_media_cache_put(o->cache, o->cache_bytes, url, out->data, out->size);
+    return NB_OK;
+}
+
 nb_status nb_media_read(nb_buf *out, const char *reference, const nb_media_options *options, nb_error *err)
 {
     nb_media_options o = options ? *options : (nb_media_options){ 0 };
@@ -86,12 +101,7 @@ nb_status nb_media_read(nb_buf *out, const char *reference, const nb_media_optio
     char name[NAME_SIZE];
     nb_media_name(name, reference);
     *out = (nb_buf){ 0 };
-    if (is_http(reference)) {
-        if (o.offline) return nb_fail(err, NB_ERR_ARGUMENT, "%s: http(s) pictures are refused here (offline)", name);
-        nb_http_limits limits = { .max_bytes = o.max_bytes, .timeout_s = o.timeout_s };
-        if (!o.allow_private) limits.allowed = nb_address_is_public;
-        return nb_http_get(out, reference, name, &limits, err);
-    }
+    if (is_http(reference)) return read_http(out, reference, name, &o, err);
     if (starts(reference, "data:")) return read_data_url(out, reference, name, o.max_bytes, err);
     if (starts(reference, "file://")) return read_path(out, reference + 7, o.root, o.max_bytes, err);
     int scheme = scheme_length(reference);

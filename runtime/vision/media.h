@@ -6,7 +6,9 @@
 
 typedef struct {
     const char *root;      /* relative paths are relative to this folder; NULL: the working directory */
-    bool        offline;   /* refuse http(s) */
+    bool        offline;   /* http(s) comes from the cache or is refused */
+    const char *cache;     /* folder of the cache for http(s) (media_cache.h); NULL: none */
+    uint64_t    cache_bytes; /* most that it may hold; 0: its default */
     size_t      max_bytes; /* 0: 64 MiB */
     int         timeout_s; /* 0: 30 */
     bool        allow_private; /* http(s) to loopback and private addresses (tests) */

@@ -2,6 +2,8 @@
  * own dataset_info.json, and every one of its entries has a row built here from its column names. */
 #include "unit.h"
 
+#include <time.h>
+
 #include "calib/dataset.h"
 #include "temp_files.h"
 
@@ -35,6 +37,7 @@ typedef struct {
 
 #define OK_AUTO(form) NB_DATA_AUTO, NB_DATA_##form, NB_OK
 #define BAD(status) NB_DATA_AUTO, NB_DATA_AUTO, NB_ERR_##status
+#define B64 "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8="
 #define QA "{\"role\":\"user\",\"content\":\"Q\"},{\"role\":\"assistant\",\"content\":\"A\"}"
 
 static const form_case cases[] = {
@@ -109,6 +112,42 @@ static const form_case cases[] = {
      "1 user[image a.jpg|text \nQ] assistant[text A]; 1 user[text Q] assistant[text A]; "},
     {"LLaVA, several pictures", NULL, "[{\"image\":[\"a.jpg\",\"b.jpg\"],\"conversations\":[{\"from\":\"human\",\"value\":\"<image><image>Q\"},"
      "{\"from\":\"gpt\",\"value\":\"A\"}]}]", OK_AUTO(LLAVA), "1 user[image a.jpg|image b.jpg|text Q] assistant[text A]; "},
+    /* ---- odd spellings, all of which somebody has ---- */
+    {"from and value under messages", NULL, "{\"messages\":[{\"from\":\"human\",\"value\":\"Q\"},{\"from\":\"gpt\",\"value\":\"A\"}]}", OK_AUTO(SHAREGPT),
+     "1 user[text Q] assistant[text A]; "},
+    {"role and content under conversations", NULL, "{\"conversations\":[" QA "]}", OK_AUTO(SHAREGPT), "1 user[text Q] assistant[text A]; "},
+    {"from user and assistant", NULL, "{\"conversations\":[{\"from\":\"user\",\"value\":\"Q\"},{\"from\":\"assistant\",\"value\":\"A\"}]}",
+     OK_AUTO(SHAREGPT), "1 user[text Q] assistant[text A]; "},
+    {"roles in capitals", NULL, "{\"messages\":[{\"role\":\"System\",\"content\":\"S\"},{\"role\":\"User\",\"content\":\"Q\"},{\"role\":\"ASSISTANT\","
+     "\"content\":\"A\"}]}", OK_AUTO(OPENAI), "1 system[text S] user[text Q] assistant[text A]; "},
+    {"developer, model and function", NULL, "{\"messages\":[{\"role\":\"developer\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"Q\"},{\"role\":"
+     "\"model\",\"content\":\"A\"},{\"role\":\"function\",\"content\":\"R\"}]}", OK_AUTO(OPENAI),
+     "1 system[text S] user[text Q] assistant[text A] tool[text R]; "},
+    {"parts without a type", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"image\":\"a.png\"},{\"text\":\"Q\"}]}]}", OK_AUTO(OPENAI),
+     "1 user[image a.png|text Q]; "},
+    {"parts that are texts", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":[\"Q1\",\"Q2\"]}]}", OK_AUTO(OPENAI), "1 user[text Q1|text Q2]; "},
+    {"image_url that is a text", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":\"a.png\"}]}]}",
+     OK_AUTO(OPENAI), "1 user[image a.png]; "},
+    {"limits inside image_url", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"a.png\",\"detail\":"
+     "\"low\",\"max_pixels\":784}}]}]}", OK_AUTO(OPENAI), "1 user[image a.png max 784]; "},
+    {"images that is a text", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}],\"images\":\"a.png\"}", OK_AUTO(OPENAI),
+     "1 user[image a.png|text Q]; "},
+    {"image beside messages", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"Q<image>\"}],\"image\":\"a.png\"}", OK_AUTO(OPENAI),
+     "1 user[text Q|image a.png]; "},
+    {"no pictures in an empty list", NULL, "{\"messages\":[" QA "],\"images\":[],\"videos\":null}", OK_AUTO(OPENAI), "1 user[text Q] assistant[text A]; "},
+    {"a mark in the answer", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"Q\"},{\"role\":\"assistant\",\"content\":\"<image>A\"}],\"images\":[\"a.png\"]}",
+     OK_AUTO(OPENAI), "1 user[text Q] assistant[image a.png|text A]; "},
+    {"LLaVA without its picture", NULL, "[{\"image\":\"\",\"conversations\":[{\"from\":\"human\",\"value\":\"Q\"},{\"from\":\"gpt\",\"value\":\"A\"}]},"
+     "{\"image\":null,\"conversations\":[{\"from\":\"human\",\"value\":\"Q\"},{\"from\":\"gpt\",\"value\":\"A\"}]}]", OK_AUTO(LLAVA),
+     "1 user[text Q] assistant[text A]; 1 user[text Q] assistant[text A]; "},
+    {"messages as the text of a list", NULL, "{\"messages\":\"[{\\\"role\\\":\\\"user\\\",\\\"content\\\":\\\"Q\\\"}]\"}", OK_AUTO(OPENAI), "1 user[text Q]; "},
+    {"input and output alone", NULL, "{\"input\":\"Q\",\"output\":\"A\"}", OK_AUTO(ALPACA), "1 user[text Q] assistant[text A]; "},
+    {"prompt and response", NULL, "{\"prompt\":\"Q\",\"response\":\"A\"}", OK_AUTO(SWIFT), "1 user[text Q] assistant[text A]; "},
+    {"members of other tools", NULL, "{\"id\":7,\"messages\":[{\"role\":\"user\",\"content\":\"Q\",\"weight\":1},{\"role\":\"assistant\",\"content\":\"A\","
+     "\"refusal\":null,\"reasoning_content\":\"R\"}],\"source\":\"x\"}", OK_AUTO(OPENAI), "1 user[text Q] assistant[text A]; "},
+    {"pretty-printed rows after a byte order mark", NULL, "\xef\xbb\xbf{\r\n \"messages\": [" QA "]\r\n}\r\n{\r\n \"messages\": [" QA "]\r\n}\r\n",
+     OK_AUTO(OPENAI), "1 user[text Q] assistant[text A]; 4 user[text Q] assistant[text A]; "},
+    {"marks without a list are text", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}]}", OK_AUTO(OPENAI), "1 user[text <image>Q]; "},
     /* ---- text ---- */
     {"text rows", NULL, "{\"text\":\"D1\"}\n{\"text\":\" \\n\"}\n{\"text\":\"D2\",\"url\":\"u\"}\n", OK_AUTO(TEXT),
      "1 assistant[text D1]; 3 assistant[text D2]; "},
@@ -119,6 +158,29 @@ static const form_case cases[] = {
     {"brackets of prose", "c.txt", "[1] is cited\n\n{so} is this", OK_AUTO(TEXT), "1 assistant[text [1] is cited]; 3 assistant[text {so} is this]; "},
     {"text that was asked for", "d.log", "One\n\nTwo", NB_DATA_TEXT, NB_DATA_TEXT, NB_OK, "1 assistant[text One]; 3 assistant[text Two]; "},
     /* ---- refused, and why ---- */
+    {"one bracket too many", NULL, "{\"messages\":[[" QA "]]}", BAD(INPUT), "messages[0]: expected a message, found a list of them"},
+    {"an object for a list", NULL, "{\"messages\":{\"role\":\"user\",\"content\":\"Q\"}}", BAD(INPUT), "messages: expected a list of messages"},
+    {"a text for a list", NULL, "{\"messages\":\"Q\"}", BAD(INPUT), "messages: expected a list of messages"},
+    {"the text of half a list", NULL, "{\"messages\":\"[{\"}", BAD(INPUT), "messages: line 1, column 3"},
+    {"an object for a content", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":{\"type\":\"text\",\"text\":\"Q\"}}]}", BAD(INPUT),
+     "messages[0].content: expected text"},
+    {"a speaker without a name", NULL, "{\"messages\":[{\"role\":\"\",\"content\":\"Q\"}]}", BAD(INPUT), "messages[0].role: expected who speaks"},
+    {"a speaker that nobody knows", NULL, "{\"conversations\":[{\"from\":\"bing\",\"value\":\"Q\"}]}", BAD(INPUT), "'bing' is not one of human"},
+    {"an empty conversation", NULL, "{\"messages\":[]}", BAD(INPUT), "messages: is empty"},
+    {"a picture that is null", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}],\"images\":[null]}", BAD(INPUT), "images[0]: expected the path"},
+    {"pictures in a list of lists", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}],\"images\":[[\"a.png\"]]}", BAD(INPUT),
+     "images[0]: expected the path"},
+    {"the bytes of a picture", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}],\"images\":[{\"bytes\":\"iVBORw0=\",\"path\":null}]}",
+     BAD(UNSUPPORTED), "images[0]: holds the bytes of a file and no path"},
+    {"a mark too few", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>Q\"}],\"images\":[\"a.png\",\"b.png\"]}", BAD(INPUT),
+     "messages holds 1 <image> marks, but images holds 2 entries"},
+    {"a mark for no picture", NULL, "{\"conversations\":[{\"from\":\"human\",\"value\":\"<image>Q\"}]}", BAD(INPUT),
+     "conversations holds 1 <image> marks, but images holds 0 entries"},
+    {"pictures in the way of Qwen-VL", NULL, "{\"conversations\":[{\"from\":\"user\",\"value\":\"Picture 1: <img>a.png</img>\\nQ\"}]}", BAD(UNSUPPORTED),
+     "conversations[0]: <img>...</img> names a picture as Qwen-VL did"},
+    {"no conversation at all", NULL, "{\"story\":\"T\"}", BAD(INPUT), "has no 'messages'"},
+    {"a row that is a number", NULL, "5\n", BAD(INPUT), "expected an object with messages"},
+    {"sound", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"Q\"}],\"audios\":[\"a.wav\"]}", BAD(UNSUPPORTED), "Qwen2-VL does not hear"},
     {"alpaca without an output column", NULL, "{\"instruction\":\"Q\"}", BAD(INPUT), "line 1: has no 'output'"},
     {"alpaca of numbers", NULL, "{\"instruction\":1,\"output\":\"A\"}", BAD(INPUT), "line 1: instruction: expected text"},
     {"history of texts", NULL, "{\"query\":\"Q\",\"response\":\"A\",\"history\":[\"Q1\"]}", BAD(INPUT), "history[0]: expected a pair"},
@@ -142,7 +204,29 @@ static const form_case cases[] = {
      "neither a mark for them nor a message of the user"},
     {"Parquet", "x.parquet", "PAR1xxxxPAR1", BAD(UNSUPPORTED), "Parquet"},
     {"Arrow", "x.arrow", "ARROW1xxxx", BAD(UNSUPPORTED), "Arrow"},
-    {"a table", "x.tsv", "index\tquestion\n0\tQ\n", BAD(UNSUPPORTED), "nibble eval"},
+    {"a table of something else", "x.tsv", "index\tname\n0\tQ\n", BAD(UNSUPPORTED), "is a table, but not a benchmark's"},
+    {"commas", "x.csv", "index,question\n0,Q\n", BAD(UNSUPPORTED), "is a table, but not a benchmark's"},
+    /* ---- benchmark tables (the base64 of pictures is not looked at here) ---- */
+    {"a table", "x.tsv", "index\tquestion\tanswer\n0\tQ\tA\n1\tR\t\n", OK_AUTO(TSV), "2 user[text Q] assistant[text A]; 3 user[text R]; "},
+    {"a table under another name", "x.data", "\xef\xbb\xbfquestion\tindex\r\nQ\t1\r\n", OK_AUTO(TSV), "2 user[text Q]; "},
+    {"options and a hint", "x.tsv", "index\thint\tquestion\tA\tB\tC\tanswer\n7\tH\t\"Q\n\"\"x\"\"\"\tyes\t\tno\tC\n8\tnan\tQ\tyes\tno\t\tA\n",
+     OK_AUTO(TSV), "2 user[text Hint: H\nQuestion: Q\n\"x\"\nOptions:\nA. yes\nC. no\nPlease select the correct answer from the options "
+     "above.] assistant[text C]; 4 user[text Question: Q\nOptions:\nA. yes\nB. no\nPlease select the correct answer from the options "
+     "above.] assistant[text A]; "},
+    {"a hint alone, and a list of answers", "x.tsv", "index\thint\tquestion\tanswer\n7\tH\tQ\t\"['it''s', 'b']\"\n8\t\tQ\t\"[\"\"it's\"\", 'b']\"\n",
+     OK_AUTO(TSV), "2 user[text Hint: H\nQuestion: Q] assistant[text ['it''s', 'b']]; 3 user[text Q] assistant[text it's]; "},
+    {"pictures of a table", "x.tsv", "index\timage\timage_path\tquestion\n0\t" B64 "\t\tQ\n1\t0\tx.png\tR\n2\t['ab','cd']\t\tS\n3\t\t['a.png','b.png']\tT\n"
+     "4\t\tc.png\tU\n", OK_AUTO(TSV), "2 user[image data:image;base64," B64 "|text Q]; 3 user[image data:image;base64," B64 "|text R]; "
+     "4 user[image data:image;base64,ab|image data:image;base64,cd|text S]; 5 user[image a.png|image b.png|text T]; "
+     "6 user[image c.png|text U]; "},
+    {"asked as a table", "x.tsv", "index\tname\n0\tQ\n", NB_DATA_TSV, NB_DATA_AUTO, NB_ERR_INPUT, "no column 'question'"},
+    {"a table without an index", "x.tsv", "id\tquestion\n0\tQ\n", BAD(INPUT), "no column 'index'"},
+    {"a table's picture elsewhere", "x.tsv", "index\timage\tquestion\n0\t5\tQ\n", BAD(INPUT), "line 2 (index 0): the image cell '5' is not the index"},
+    {"a table's picture nowhere", "x.tsv", "index\timage\tquestion\n0\t1\tQ\n1\t\tQ\n", BAD(INPUT), "the row at line 3, which has none"},
+    {"a table's circle of pictures", "x.tsv", "index\timage\tquestion\n0\t1\tQ\n1\t0\tQ\n", BAD(INPUT), "is not the index"},
+    {"a table in Latin-1", "x.tsv", "index\tquestion\n0\tcaf\xe9\n", BAD(INPUT), "line 2 (index 0): the column 'question' is not UTF-8"},
+    {"a question that is not there", "x.tsv", "index\tquestion\n0\t\n", BAD(INPUT), "the question is empty"},
+    {"a quote that never ends", "x.tsv", "index\tquestion\n0\t\"Q\n", BAD(INPUT), "never closed"},
     {"prose as JSON", "x.jsonl", "Hello\n", BAD(INPUT), "line 1, column 1: expected a value"},
     {"alpaca rows among messages", NULL, "{\"messages\":[" QA "]}\n{\"instruction\":\"Q\",\"output\":\"A\"}", BAD(INPUT), "line 2: has no 'messages'"},
     {"a text file with a NUL", "n.txt", NULL, BAD(INPUT), "NUL"},
@@ -416,13 +500,42 @@ static void bad_rows_do_not_end_the_walk(void **state)
     }
 }
 
+/* 100,000 marks and as many pictures in one row: the time is that of reading it, not its square. */
+static void many_marks(void **state)
+{
+    (void)state;
+    enum { MARKS = 100000 };
+    nb_buf             row = {0};
+    nb_error           err;
+    nb_dataset        *d;
+    nb_chat            chat;
+    nb_dataset_options options = {0};
+    char               where[256];
+    bool               end;
+    nb_buf_str(&row, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < MARKS; i++) nb_buf_str(&row, "<image>x");
+    nb_buf_str(&row, "\"}],\"images\":[");
+    for (int i = 0; i < MARKS; i++) nb_buf_printf(&row, "%s\"%d\"", i ? "," : "", i);
+    nb_buf_str(&row, "]}\n");
+    clock_t begin = clock(); /* of the CPU: the machine may be busy */
+    OK(nb_dataset_open(&d, put_file("many.jsonl", row.data), &options, &err), &err);
+    OK(nb_dataset_next(d, &chat, where, &end, &err), &err);
+    assert_int_equal(chat.messages[0].count, 2 * MARKS);
+    assert_string_equal(chat.messages[0].parts[2 * MARKS - 2].text, "99999");
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    if (!(seconds < 8)) fail_msg("%.1f s", seconds); /* the square takes half a minute */
+    nb_chat_free(&chat);
+    nb_dataset_close(d);
+    nb_buf_free(&row);
+}
+
 static void form_names(void **state)
 {
     (void)state;
     nb_buf       all = {0};
     nb_error     err;
     nb_data_form form;
-    for (int i = 0; i <= NB_DATA_TEXT; i++) {
+    for (int i = 0; i <= NB_DATA_TSV; i++) {
         nb_buf_printf(&all, "%s%s", i ? "|" : "", nb_data_form_name((nb_data_form)i));
         OK(nb_data_form_parse(&form, nb_data_form_name((nb_data_form)i), &err), &err);
         assert_int_equal(form, i);
@@ -437,6 +550,7 @@ int main(void)
         cmocka_unit_test(every_form_means_what_it_says), cmocka_unit_test(llamafactory_files),
         cmocka_unit_test(every_entry_of_dataset_info),   cmocka_unit_test(columns_are_renamed),
         cmocka_unit_test(bad_rows_do_not_end_the_walk),  cmocka_unit_test(form_names),
+        cmocka_unit_test(many_marks),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

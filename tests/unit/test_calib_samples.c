@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "calib/samples.h"
+#include "calib/stats.h"
 #include "runtime/io/file.h"
 #include "temp_files.h"
 
@@ -230,7 +231,8 @@ static void a_picture_is_embedded_once(void **state)
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"chat-0001-1.png\"}, {\"type\": \"image\", \"image\": \"chat-0001-0.png\"}]}, {\"role\": \"assistant\", \"content\": \"B\"}]}\n"
         "{\"messages\": [{\"role\": \"user\", \"content\": \"words\"}, {\"role\": \"assistant\", \"content\": \"C\"}]}\n"
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"image\": \"chat-0001-0.png\"}]}, {\"role\": \"assistant\", \"content\": \"D\"}]}\n");
-    nb_samples_options o = {.path = path, .dataset = {.need_answer = true, .image_root = unit_path("tools/demo/calib/images")}};
+    const nb_data_source source = {.path = path, .weight = 1};
+    nb_samples_options o = {.sources = &source, .source_count = 1, .dataset = {.need_answer = true, .image_root = unit_path("tools/demo/calib/images")}};
     o.prompt.media.root = o.dataset.image_root;
     OK(nb_samples_load(&s, model, &o, &err), &err);
     float *alone[4];
@@ -282,6 +284,101 @@ static void a_pass_ends_after_the_wanted_sites(void **state)
     nb_samples_free(&s);
 }
 
+enum { LOOKED = 5 }; /* inputs whose products are summed by hand */
+
+typedef struct {
+    const nb_samples *set;
+    nb_stats          stats;
+    double            sum[LOOKED][LOOKED], scale, weight;
+    size_t            sample, token, kinds[NB_TOKEN_KINDS];
+} answer_watcher;
+
+/* Tokens come in order, so which of them belong to answers is known here without asking the tap. */
+static void watch_answers(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+{
+    answer_watcher *w = context;
+    (void)k;
+    if (site != NB_SITE_QKV) return;
+    nb_stats_add(&w->stats, &ops, x, ld, rows, modality, (const float[]){1, 2, 1});
+    for (size_t r = 0; r < rows; r++) {
+        const nb_prompt *p = &w->set->prompts[w->sample];
+        double           weight = !p->answer[w->token] ? 0 : p->modality[w->token] == NB_TOKEN_IMAGE ? 2 : 1;
+        w->kinds[modality[r]]++;
+        assert_int_equal(modality[r] == NB_TOKEN_UNCOUNTED, !p->answer[w->token]);
+        w->weight += weight;
+        for (int i = 0; i < LOOKED; i++)
+            for (int j = i; j < LOOKED; j++) w->sum[i][j] += weight * (double)x[r * ld + (size_t)i] * x[r * ld + (size_t)j];
+        for (int i = 0; i < LOOKED; i++) w->scale += fabs((double)x[r * ld + (size_t)i]);
+        if (++w->token == p->count) w->token = 0, w->sample++;
+    }
+}
+
+/* Only answers count: what the tap says, the sums that come of it, and the identity; the states are those of all tokens. */
+static void answers_alone_count(void **state)
+{
+    (void)state;
+    nb_error           err;
+    nb_samples         all, some;
+    nb_samples_options o = demo(30);
+    OK(nb_samples_load(&all, model, &o, &err), &err);
+    for (int m = 0; m < 3; m++) assert_int_equal(all.counted[m], all.by_modality[m]);
+    o.answers_only = true;
+    OK(nb_samples_load(&some, model, &o, &err), &err);
+    OK(nb_samples_embed(&some, model, &err), &err);
+    assert_true(some.hash != all.hash);
+    assert_int_equal(some.tokens, all.tokens);
+    size_t answers = 0;
+    for (size_t i = 0; i < some.count; i++)
+        for (size_t t = 0; t < some.prompts[i].count; t++) answers += some.prompts[i].answer[t];
+    assert_true(answers > 0 && answers < some.tokens / 2);
+    assert_int_equal(some.counted[0] + some.counted[1] + some.counted[2], answers);
+    answer_watcher w = {.set = &some};
+    nb_sample_tap  tap = {.site = watch_answers, .context = &w};
+    OK(nb_stats_init(&w.stats, model->config.hidden, &err), &err);
+    OK(nb_samples_layer(&some, model, &model->layers[0], &tap, false, &err), &err);
+    assert_int_equal(w.sample, some.count);
+    assert_int_equal(w.kinds[NB_TOKEN_UNCOUNTED], some.tokens - answers);
+    assert_int_equal(w.stats.tokens[NB_TOKEN_UNCOUNTED], some.tokens - answers);
+    for (int m = 0; m < 3; m++) assert_int_equal(w.stats.tokens[m], some.counted[m]);
+    NEAR(w.stats.weight, w.weight, 1e-9 * w.weight);
+    nb_stats_finish(&w.stats);
+    for (int i = 0; i < LOOKED; i++)
+        for (int j = i; j < LOOKED; j++)
+            NEAR(w.stats.gram[(size_t)i * (size_t)model->config.hidden + (size_t)j], w.sum[i][j] / w.weight, 1e-5 * w.scale / w.weight);
+    nb_stats_free(&w.stats);
+    nb_samples_free(&some);
+    nb_samples_free(&all);
+}
+
+/* Several files: the counts of each, and an identity that knows all of them. */
+static void sources_are_counted(void **state)
+{
+    (void)state;
+    nb_error             err;
+    nb_samples           s;
+    uint64_t             hash[4];
+    nb_data_source       two[2] = {{.path = chats, .weight = 3}, {.path = unit_path("tools/demo/calib/sharegpt.json"), .weight = 1}};
+    const nb_data_source swapped[2] = {two[1], two[0]};
+    for (int i = 0; i < 4; i++) {
+        nb_samples_options o = {.sources = i == 3 ? swapped : two, .source_count = 2, .samples = 8, .seq_len = 200};
+        two[1].weight = i == 2 ? 3 : 1;
+        OK(nb_samples_load(&s, model, &o, &err), &err);
+        hash[i] = s.hash;
+        assert_int_equal(s.count, 8);
+        assert_int_equal(s.source_count, 2);
+        assert_int_equal(s.by_source[0].samples, i == 2 ? 4 : i == 3 ? 2 : 6);
+        assert_int_equal(s.by_source[0].samples + s.by_source[1].samples, 8);
+        assert_int_equal(s.by_source[0].too_long + s.by_source[1].too_long, s.too_long);
+        size_t tokens = 0;
+        for (size_t k = 0; k < s.by_source[0].samples; k++) tokens += s.prompts[k].count;
+        assert_int_equal(s.by_source[0].tokens, tokens);
+        for (int m = 0; m < 3; m++) assert_int_equal(s.by_source[0].by_modality[m] + s.by_source[1].by_modality[m], s.by_modality[m]);
+        nb_samples_free(&s);
+    }
+    assert_true(hash[0] == hash[1] && hash[0] != hash[2] && hash[0] != hash[3]);
+    FAILS(nb_samples_load(&s, model, &(nb_samples_options){.samples = 8}, &err), NB_ERR_ARGUMENT, "no data files", &err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +386,8 @@ int main(void)
         cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(layer_is_the_decoder_layer), cmocka_unit_test(a_picture_is_embedded_once),
         cmocka_unit_test(a_pass_ends_after_the_wanted_sites),
+        cmocka_unit_test(sources_are_counted),
+        cmocka_unit_test(answers_alone_count),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -4,10 +4,10 @@
 
 #include "runtime/io/json.h"
 #include "tools/eval/divergence.h"
-#include "tools/eval/literal.h"
+#include "runtime/io/literal.h"
 #include "tools/eval/score.h"
 #include "tools/eval/task.h"
-#include "tools/eval/tsv.h"
+#include "runtime/io/tsv.h"
 
 /* ---- tables ------------------------------------------------------------------------------------------------------------ */
 

@@ -5,7 +5,7 @@
 #ifndef NB_SCORE_H
 #define NB_SCORE_H
 
-#include "tools/eval/literal.h"
+#include "runtime/io/literal.h"
 
 /* The option an answer names: its letter 'A'..'Z' (options[i] is the text of letter 'A' + i, NULL or "" where there is none),
  * 'Z' for a refusal, 0 when undecided.  First by letters that stand alone; then, when exactly one option's text is part of

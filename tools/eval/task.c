@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "tools/eval/literal.h"
+#include "runtime/io/literal.h"
 #include "tools/eval/score.h"
 
 static const char *const short_answer = "\nPlease try to answer the question with short words or phrases if possible.";

@@ -7,7 +7,7 @@
 #define NB_TASK_H
 
 #include "runtime/text/chat.h"
-#include "tools/eval/tsv.h"
+#include "runtime/io/tsv.h"
 
 typedef enum { NB_TASK_MMMU, NB_TASK_DOCVQA, NB_TASK_MMBENCH, NB_TASK_MATHVISTA } nb_task_kind;
 

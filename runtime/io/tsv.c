@@ -1,6 +1,6 @@
 /* tsv.c - see tsv.h.  The same state machine serves the scan and the reading of a row, so that both agree on where a row
  * ends. */
-#include "tools/eval/tsv.h"
+#include "runtime/io/tsv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -253,6 +253,11 @@ void nb_tsv_close(nb_tsv *t)
 size_t nb_tsv_rows(const nb_tsv *t) { return t->count; }
 size_t nb_tsv_line(const nb_tsv *t, size_t i) { return t->rows[i].line; }
 const char *nb_tsv_index(const nb_tsv *t, size_t i) { return t->rows[i].index; }
+
+uint64_t nb_tsv_offset(const nb_tsv *t, size_t i)
+{
+    return i < t->count ? t->rows[i].offset : t->rows[t->count - 1].offset + t->rows[t->count - 1].size;
+}
 
 int nb_tsv_column(const nb_tsv *t, const char *name)
 {

@@ -1,5 +1,5 @@
 /* literal.c - see literal.h. */
-#include "tools/eval/literal.h"
+#include "runtime/io/literal.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -22,6 +22,8 @@ nb_status   nb_tsv_row(nb_tsv *t, size_t i, nb_error *err);
 const char *nb_tsv_get(const nb_tsv *t, const char *name);
 size_t      nb_tsv_line(const nb_tsv *t, size_t i); /* 1-based line on which row i starts */
 const char *nb_tsv_index(const nb_tsv *t, size_t i); /* its `index` field */
+/* Where row i begins in the file; i may be the number of rows: where the last one ends. */
+uint64_t    nb_tsv_offset(const nb_tsv *t, size_t i);
 /* Row whose `index` field is this text; SIZE_MAX when there is none. */
 size_t      nb_tsv_find(const nb_tsv *t, const char *index);
 
