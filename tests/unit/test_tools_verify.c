@@ -585,6 +585,7 @@ static void test_warnings(void **state)
         {"no generation_config", FLOAT, {{UNLINK, "generation_config.json", 0}}, 0, "side-file", "generation_config", NULL},
         {"desc_act for nothing", GPTQ, {{JSON, QC "desc_act", "true"}}, 0, "g-idx", NULL, NULL},
         {"no g_idx", GPTQ, {{DROP, O1 ".g_idx", 0}}, 0, "g-idx", O1, NULL},
+        {"a pattern that cannot be judged", CT, {{JSON, QC "ignore", "[\"lm_head\",\"re:.*visual.*\",\"re:(?!x)y\"]"}}, 0, "pattern", NULL, NULL},
         {"bfloat16 AWQ", AWQ, {{JSON, "torch_dtype", "\"bfloat16\""}}, 0, "awq-dtype", NULL, NULL},
         {"negative scale", GPTQ, {{HALF, O1 ".scales", "a000"}}, 0, "scale-negative", O1, NULL},
     };

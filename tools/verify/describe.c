@@ -10,6 +10,7 @@
 
 #include "runtime/io/file.h"
 #include "tools/verify/block.h"
+#include "tools/verify/pattern.h"
 
 enum { CONFIG_LIMIT = 16 << 20 };
 
@@ -221,8 +222,11 @@ static nb_status find_tensors(nb_description *d, nb_findings *findings, nb_error
         m->scheme = nb_block_scheme(&d->block, m, &unknown);
         NB_TRY(read_g_idx(m, err));
     }
+    const char *item;
+    for (int i = 0; (item = nb_list_item(d->block.skip, i)); i++)
+        unknown = unknown || (!strncmp(item, "re:", 3) && nb_pattern_match(item + 3, "") == NB_PATTERN_UNKNOWN);
     if (unknown)
-        nb_found(findings, NB_NOTE, NB_FOR_ALL, 0, "pattern", d->block.where,
+        nb_found(findings, NB_WARNING, NB_FOR_ALL, 0, "pattern", d->block.where,
                  "write the pattern without lookaround and back references",
                  "holds a regular expression that verify cannot judge; what it should match is taken as not matched");
     return NB_OK;
