@@ -130,13 +130,14 @@ static nb_status list_modules(nb_description *d, nb_error *err)
     int64_t k7[7] = {d->hidden, d->hidden, d->hidden, q, d->hidden, d->hidden, d->inner};
     int64_t n4[4] = {3 * v, v, d->v_inner, v}, k4[4] = {v, v, v, d->v_inner};
     NB_TRY(
-        nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 3), sizeof *d->modules, "the modules of a model", err));
+        nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 4), sizeof *d->modules, "the modules of a model", err));
     for (int l = 0; l < d->layers; l++)
         for (int i = 0; i < 7; i++) add_module(d, NB_PART_DECODER, l, i, decoder[i].name, decoder[i].bias, n7[i], k7[i]);
     for (int l = 0; l < d->v_depth; l++)
         for (int i = 0; i < 4; i++) add_module(d, NB_PART_VISION, l, i, vision[i].name, true, n4[i], k4[i]);
     add_module(d, NB_PART_VISION, -1, 0, "visual.merger.mlp.0", true, wide, wide);
     add_module(d, NB_PART_VISION, -1, 1, "visual.merger.mlp.2", true, d->v_out, wide);
+    add_module(d, NB_PART_EMBED, -1, 0, "model.embed_tokens", false, d->vocab, d->hidden);
     add_module(d, NB_PART_HEAD, -1, 0, "lm_head", false, d->vocab, d->hidden);
     return NB_OK;
 }
