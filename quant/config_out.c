@@ -173,7 +173,8 @@ static nb_status edit(cJSON *config, const nb_config_edits *e, cJSON **block, nb
         cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
     }
     if (e->dtype) good = good && set_dtype(config, e->dtype);
-    if (e->untied) good = good && set_text(config, "tie_word_embeddings", 0, true) && set(config, "tie_word_embeddings", cJSON_CreateFalse());
+    if (e->untied) good = good && set_text(config, "tie_word_embeddings", 0,
+                                           true) && set(config, "tie_word_embeddings", cJSON_CreateFalse());
     if (e->intermediate) good = good && set_text(config, "intermediate_size", e->intermediate, false);
     return good ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "out of memory for config.json");
 }
