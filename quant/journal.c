@@ -24,6 +24,7 @@ enum { LIMIT = 256 << 20 /* bytes of a journal: a thousand layers take a few meg
 struct nb_journal {
     char           *folder, *path, *owner, *command; /* the folder, and the files in it */
     int             fd;
+    bool            unread;  /* what it says is not known: it stays as it is */
     nb_journal_text text;
     nb_buf          pending; /* lines that go to disk with the next one */
     uint64_t        size;    /* of the file */
@@ -154,7 +155,9 @@ static nb_status open_journal(nb_journal *j, const char *out_dir, bool resume, n
     NB_TRY(lock_file(j, err));
     write_owner(j->owner);
     NB_TRY(nb_fsync_folder(j->folder, err));
+    j->unread = resume;
     if (resume) NB_TRY(read_lines(&j->text, j->path, &size, err));
+    j->unread = false;
     take_info(&info, &j->text);
     if (!nb_journal_holds(j) || nb_journal_is_result(&info, out_dir)) {
         nb_journal_text_free(&j->text);
@@ -188,7 +191,7 @@ void nb_journal_close(nb_journal *j, bool done)
 {
     if (!j) return;
     if (j->fd >= 0) {
-        if (done || !nb_journal_holds(j)) {
+        if (done || !(nb_journal_holds(j) || j->unread)) {
             unlink(j->command);
             unlink(j->path);
         }

@@ -378,7 +378,7 @@ static void states_are_found_or_made_again(void **state)
         finish(&o);
         uint64_t want = hash_out();
         for (int damage = 0; damage < 5; damage++) {
-            run(&o, 22, KILL, &signal); /* five layers */
+            run(&o, 21, KILL, &signal); /* five layers */
             nb_journal_info info;
             OK(nb_journal_look(&info, spool, &err), &err);
             assert_int_equal(info.layers, 5);
