@@ -280,7 +280,10 @@ static nb_status write_chunk(nb_spool *s, size_t part, const float *values, size
     memcpy(s->packed, &head, sizeof head);
     head.hash = chunk_hash(s->packed, bytes);
     memcpy(s->packed, &head, sizeof head);
-    NB_TRY(nb_write_all(g->fd, s->packed, bytes, g->path, err));
+    nb_status status = nb_write_all(g->fd, s->packed, bytes, g->path, err);
+    if (status && s->current.bytes) /* the last generation tells what this one takes */
+        nb_error_within(err, "the spool needs about %llu bytes, for two sets of hidden states", (unsigned long long)(2 * s->current.bytes));
+    if (status) return status;
     s->written += bytes;
     return add_chunk(g, head.hash, bytes, err);
 }

@@ -191,11 +191,10 @@ void nb_journal_close(nb_journal *j, bool done)
 {
     if (!j) return;
     if (j->fd >= 0) {
-        if (done || !(nb_journal_holds(j) || j->unread)) {
-            unlink(j->command);
-            unlink(j->path);
-        }
         unlink(j->owner);
+        if (done || !(nb_journal_holds(j) || j->unread)) {
+            if (unlink(j->path) == 0) unlink(j->command); /* without a journal there is no job, with one it needs its command */
+        }
         rmdir(j->folder); /* stays when there is something else in it */
         close(j->fd);
     }

@@ -49,20 +49,42 @@ static bool holds_journal(const char *folder)
     return there;
 }
 
-/* *out: the absolute path of the job folder, malloc'd. */
+/* Length of a name without slashes at its end, .partial and .job. */
+static size_t stem_of(const char *name)
+{
+    static const char *const suffixes[] = {".partial", ".job"};
+    size_t                   n = strlen(name);
+    while (n > 1 && name[n - 1] == '/') n--;
+    for (size_t i = 0; i < NB_COUNT(suffixes); i++) {
+        size_t m = strlen(suffixes[i]);
+        if (n > m && !strncmp(name + n - m, suffixes[i], m)) return n - m;
+    }
+    return n;
+}
+
+/* *out: the absolute path of the job folder, malloc'd; NULL, with NB_OK, when the job had been removed but for its folder. */
 static nb_status find_job(char **out, const char *name, nb_error *err)
 {
-    static const char suffix[] = ".partial";
-    size_t            n = strlen(name);
-    char             *beside = NULL;
-    while (n > 1 && name[n - 1] == '/') n--;
-    size_t stem = n > strlen(suffix) && !strncmp(name + n - strlen(suffix), suffix, strlen(suffix)) ? n - strlen(suffix) : n;
-    if (asprintf(&beside, "%.*s.job", (int)stem, name) < 0) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", name);
-    const char *folder = holds_journal(name) ? name : holds_journal(beside) ? beside : NULL;
-    *out = folder ? realpath(folder, NULL) : NULL;
+    int   stem = (int)stem_of(name);
+    char *beside = NULL, *result = strndup(name, (size_t)stem);
+    *out = NULL;
+    if (!result || asprintf(&beside, "%.*s.job", stem, name) < 0) {
+        free(result);
+        return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", name);
+    }
+    nb_status s = NB_OK;
+    if (holds_journal(name))
+        *out = realpath(name, NULL);
+    else if (holds_journal(beside))
+        *out = realpath(beside, NULL);
+    else if (nb_is_directory(result) && nb_is_directory(beside))
+        s = nb_remove_folder(beside, err);
+    else
+        s = nb_fail(err, NB_ERR_INPUT, "%s: there is no job to resume (no journal.jsonl in it, nor in %s)", name, beside);
+    if (s == NB_OK && !*out) nb_note("%s was complete; what its job had left is removed", result);
     free(beside);
-    if (*out) return NB_OK;
-    return nb_fail(err, NB_ERR_INPUT, "%s: there is no job to resume (no journal.jsonl in it, nor in %.*s.job)", name, (int)stem, name);
+    free(result);
+    return s;
 }
 
 typedef struct {
@@ -194,6 +216,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_journal_info info;
     (void)args;
     NB_TRY(find_job(&folder, opt->job, err));
+    if (!folder) return NB_OK;
     nb_status s = nb_journal_look(&info, folder, err);
     if (s == NB_OK) s = read_command(&j, folder, err);
     if (s == NB_OK && opt->status) s = print_status(folder, &j, &info, err);

@@ -1,0 +1,49 @@
+#!/bin/sh
+# A job that is killed when it has used a share f of its processor time needs at most the share 1 - f and two steps (layers) more when it
+# goes on: nothing that was finished is done again but what little states on disk do not spare.  Processor time, so that other work on
+# the machine does not count.
+#
+#     sh tests/long/resume_time.sh BUILD_DIR
+set -u
+cd "$(dirname "$0")/../.."
+nibble=$1/nibble layers=6
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+"$nibble" synth 2b --layers $layers --vision-layers 2 --out "$dir/2b" -q >/dev/null || exit 1
+spent() { # seconds of processor time of all children so far
+    times | tail -n 1 | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%.2f", 60 * u[1] + u[2] + 60 * s[1] + s[2] }'
+}
+run() { # limit in seconds, then flags
+    limit=$1
+    shift
+    timeout -s KILL "$limit" "$nibble" quantize "$dir/2b" --data tools/demo/calib/chat.jsonl --samples 16 --out "$dir/out" "$@" \
+        >/dev/null 2>"$dir/said"
+}
+calculate() { awk "BEGIN { printf \"%.2f\", $* }"; }
+failed=0
+for kind in "gptq --method gptq" "gptq,spool --method gptq --spool $dir/out.job" "awq --method awq"; do
+    set -- $kind
+    name=$1
+    shift
+    from=$(spent) wall=$(date +%s.%N)
+    run 3600 "$@" || { cat "$dir/said"; exit 1; }
+    whole=$(calculate "$(spent) - $from") wall=$(calculate "$(date +%s.%N) - $wall")
+    (cd "$dir/out" && sha256sum *) > "$dir/want"
+    rm -r "$dir/out"
+    for share in 0.3 0.6 0.9; do
+        from=$(spent)
+        run "$(calculate "$share * $wall")" "$@"
+        [ -e "$dir/out.job" ] || { echo "$name: finished, or left nothing, at $share"; rm -rf "$dir/out"; continue; }
+        before=$(calculate "$(spent) - $from")
+        from=$(spent)
+        "$nibble" resume "$dir/out" >/dev/null 2>"$dir/said" || { cat "$dir/said"; exit 1; }
+        after=$(calculate "$(spent) - $from")
+        (cd "$dir/out" && sha256sum *) | cmp -s - "$dir/want" || { echo "$name: other bytes"; exit 1; }
+        limit=$(calculate "$whole - $before + 2 * $whole / $layers")
+        verdict=within
+        [ "$(awk "BEGIN { print ($after <= $limit) }")" = 1 ] || verdict=BEYOND failed=1
+        echo "$name: whole $whole s, killed after $before s, then $after s ($verdict $limit s): $(sed -n 's/^nibble: \(goes on.*\)/\1/p' "$dir/said")"
+        rm -rf "$dir/out"
+    done
+done
+exit $failed
