@@ -3,20 +3,24 @@
 # goes on: nothing that was finished is done again but what little states on disk do not spare.  Processor time, so that other work on
 # the machine does not count.
 #
-#     sh tests/long/resume_time.sh BUILD_DIR
+#     sh tests/long/resume_time.sh BUILD_DIR [SAMPLES]        the demo (6 layers, 256 samples)
+#     sh tests/long/resume_time.sh BUILD_DIR SAMPLES 2b        4 layers of a 2B's shape, random weights
 set -u
 cd "$(dirname "$0")/../.."
-nibble=$1/nibble layers=6
+nibble=$1/nibble samples=${2:-256} model=tools/demo/model layers=6
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-"$nibble" synth 2b --layers $layers --vision-layers 2 --out "$dir/2b" -q >/dev/null || exit 1
+if [ "${3:-}" = 2b ]; then
+    model=$dir/2b layers=4
+    "$nibble" synth 2b --layers $layers --vision-layers 1 --out "$model" -q >/dev/null || exit 1
+fi
 spent() { # seconds of processor time of all children so far
     times | tail -n 1 | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%.2f", 60 * u[1] + u[2] + 60 * s[1] + s[2] }'
 }
 run() { # limit in seconds, then flags
     limit=$1
     shift
-    timeout -s KILL "$limit" "$nibble" quantize "$dir/2b" --data tools/demo/calib/chat.jsonl --samples 16 --out "$dir/out" "$@" \
+    timeout -s KILL "$limit" "$nibble" quantize "$model" --data tools/demo/calib/chat.jsonl --samples "$samples" --out "$dir/out" "$@" \
         >/dev/null 2>"$dir/said"
 }
 calculate() { awk "BEGIN { printf \"%.2f\", $* }"; }
