@@ -14,8 +14,9 @@ if [ "${3:-}" = 2b ]; then
     model=$dir/2b layers=4
     "$nibble" synth 2b --layers $layers --vision-layers 1 --out "$model" -q >/dev/null || exit 1
 fi
-spent() { # seconds of processor time of all children so far
-    times | tail -n 1 | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%.2f", 60 * u[1] + u[2] + 60 * s[1] + s[2] }'
+spent() { # sets $now to the seconds of processor time of all children so far; in this shell, as those of a subshell are its own
+    times > "$dir/times"
+    now=$(tail -n 1 "$dir/times" | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%.2f", 60 * u[1] + u[2] + 60 * s[1] + s[2] }')
 }
 run() { # limit in seconds, then flags
     limit=$1
@@ -29,19 +30,19 @@ for kind in "gptq --method gptq" "gptq,spool --method gptq --spool $dir/out.job"
     set -- $kind
     name=$1
     shift
-    from=$(spent) wall=$(date +%s.%N)
+    spent; from=$now wall=$(date +%s.%N)
     run 3600 "$@" || { cat "$dir/said"; exit 1; }
-    whole=$(calculate "$(spent) - $from") wall=$(calculate "$(date +%s.%N) - $wall")
+    spent; whole=$(calculate "$now - $from") wall=$(calculate "$(date +%s.%N) - $wall")
     (cd "$dir/out" && sha256sum *) > "$dir/want"
     rm -r "$dir/out"
     for share in 0.3 0.6 0.9; do
-        from=$(spent)
+        spent; from=$now
         run "$(calculate "$share * $wall")" "$@"
         [ -e "$dir/out.job" ] || { echo "$name: finished, or left nothing, at $share"; rm -rf "$dir/out"; continue; }
-        before=$(calculate "$(spent) - $from")
-        from=$(spent)
+        spent; before=$(calculate "$now - $from")
+        spent; from=$now
         "$nibble" resume "$dir/out" >/dev/null 2>"$dir/said" || { cat "$dir/said"; exit 1; }
-        after=$(calculate "$(spent) - $from")
+        spent; after=$(calculate "$now - $from")
         (cd "$dir/out" && sha256sum *) | cmp -s - "$dir/want" || { echo "$name: other bytes"; exit 1; }
         limit=$(calculate "$whole - $before + 2 * $whole / $layers")
         verdict=within
