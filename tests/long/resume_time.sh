@@ -18,11 +18,9 @@ spent() { # sets $now to the seconds of processor time of all children so far; i
     times > "$dir/times"
     now=$(tail -n 1 "$dir/times" | awk '{ split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%.2f", 60 * u[1] + u[2] + 60 * s[1] + s[2] }')
 }
-run() { # limit in seconds, then flags
-    limit=$1
-    shift
-    timeout -s KILL "$limit" "$nibble" quantize "$model" --data tools/demo/calib/chat.jsonl --samples "$samples" --out "$dir/out" "$@" \
-        >/dev/null 2>"$dir/said"
+begin() { # flags; sets $job
+    "$nibble" quantize "$model" --data tools/demo/calib/chat.jsonl --samples "$samples" --out "$dir/out" "$@" >/dev/null 2>"$dir/said" &
+    job=$!
 }
 calculate() { awk "BEGIN { printf \"%.2f\", $* }"; }
 failed=0
@@ -31,13 +29,17 @@ for kind in "gptq --method gptq" "gptq,spool --method gptq --spool $dir/out.job"
     name=$1
     shift
     spent; from=$now wall=$(date +%s.%N)
-    run 3600 "$@" || { cat "$dir/said"; exit 1; }
+    begin "$@"
+    wait $job || { cat "$dir/said"; exit 1; }
     spent; whole=$(calculate "$now - $from") wall=$(calculate "$(date +%s.%N) - $wall")
     (cd "$dir/out" && sha256sum *) > "$dir/want"
     rm -r "$dir/out"
     for share in 0.3 0.6 0.9; do
         spent; from=$now
-        run "$(calculate "$share * $wall")" "$@"
+        begin "$@"
+        sleep "$(calculate "$share * $wall")"
+        kill -KILL $job
+        wait $job # its time counts, as that of a child
         [ -e "$dir/out.job" ] || { echo "$name: finished, or left nothing, at $share"; rm -rf "$dir/out"; continue; }
         spent; before=$(calculate "$now - $from")
         spent; from=$now
