@@ -97,12 +97,15 @@ nb_status nb_resume_check_plain(nb_job *job, nb_error *err)
 
 static nb_status check_data(const nb_job *job, nb_error *err)
 {
-    char *what;
+    const nb_samples_options *o = &job->options.data;
+    nb_buf                    what = {0};
     if (!job->journal) return NB_OK;
-    if (asprintf(&what, "%s (a conversation that is used, or a picture in one)", job->options.data.path) < 0)
-        return nb_fail(err, NB_ERR_MEMORY, "out of memory for a fingerprint");
-    nb_status status = nb_fingerprint_hash(job->journal, what, job->samples.hash, err);
-    free(what);
+    if (o->path) nb_buf_str(&what, o->path);
+    for (size_t i = 0; !o->path && i < o->source_count; i++) nb_buf_printf(&what, i ? ", %s" : "%s", o->sources[i].path);
+    nb_buf_str(&what, " (a conversation that is used, or a picture in one)");
+    nb_status status = nb_buf_status(&what, "a fingerprint", err);
+    if (!status) status = nb_fingerprint_hash(job->journal, what.data, job->samples.hash, err);
+    nb_buf_free(&what);
     return status;
 }
 
