@@ -48,10 +48,15 @@ static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_proc
     }
 }
 
+static void drop_media(nb_prompt *p)
+{
+    for (int j = 0; j < p->media_count; j++) nb_patches_free(&p->media[j]); /* by far the largest part of a prompt */
+}
+
 static nb_status embed(float **out, nb_prompt *p, const nb_model *model, nb_error *err)
 {
     NB_TRY(nb_prompt_embed(model, p, out, err));
-    for (int j = 0; j < p->media_count; j++) nb_patches_free(&p->media[j]); /* by far the largest part of a prompt */
+    drop_media(p);
     return NB_OK;
 }
 
@@ -90,7 +95,7 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
     options.where = where;
     if (!options.media.root) options.media.root = nb_dataset_root(d);
     nb_prompt_source source = nb_model_source(model);
-    bool in_memory = o->embed && !s->spool;
+    bool in_memory = o->embed && !s->spool && !o->known;
     NB_TRY(nb_grow(&s->prompts, &s->capacity, s->count + 1, sizeof *s->prompts, "samples", err));
     if (in_memory) {
         NB_TRY(nb_grow(&s->hidden, &s->hidden_capacity, s->count + 1, sizeof *s->hidden, "samples", err));
@@ -108,6 +113,7 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
     *used = true;
     count_prompt(s, p, from);
     add_identity(l->identity, p, &model->processor, s->answers_only);
+    if (o->known) drop_media(p);
     if (s->spool) return embed_into_spool(s->spool, p, model, err);
     return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
 }
@@ -127,6 +133,10 @@ static nb_status load_rows(const loading *l, const nb_data_source *sources, size
         char    where[256];
         size_t  source;
         bool    used = false;
+        if (o->go_on && !o->go_on(o->context)) {
+            status = nb_fail(err, NB_ERR_STOPPED, "stopped after %zu conversations of the calibration data", l->s->count);
+            break;
+        }
         status = nb_mix_next(mix, &chat, where, &source, &end, err);
         if (!status && !end) status = take_row(l, nb_mix_dataset(mix), source, &chat, where, &used, err);
         if (used) nb_mix_took(mix);
@@ -150,7 +160,7 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
     loading   l = {.s = out, .model = model, .o = options, .identity = XXH64_createState()};
     nb_status status = l.identity ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "out of memory for calibration data");
     if (!status) XXH64_reset(l.identity, 0);
-    if (!status && options->spool) {
+    if (!status && options->spool && !options->known) {
         status = nb_spool_new(&out->spool, options->spool, options->spool_level, options->spool_chunk, err);
         if (!status) status = nb_spool_start(out->spool, err);
     }
@@ -170,5 +180,34 @@ nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err)
     if (!s->hidden) NB_TRY(nb_alloc(&s->hidden, s->count, sizeof *s->hidden, "hidden states", err));
     for (size_t i = 0; i < s->count; i++)
         if (!s->hidden[i]) NB_TRY(embed(&s->hidden[i], &s->prompts[i], model, err));
+    return NB_OK;
+}
+
+/* ---- to a spool and from one --------------------------------------------------------------------------------------- */
+
+nb_status nb_samples_save(const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err)
+{
+    NB_TRY(nb_spool_start(to, err));
+    for (size_t i = 0; i < s->count; i++)
+        NB_TRY(nb_spool_put(to, s->hidden[i], s->prompts[i].count * (size_t)model->config.hidden, err));
+    return nb_spool_finish(to, err);
+}
+
+nb_status nb_samples_adopt(nb_samples *s, const nb_model *model, nb_spool *from, bool keep, nb_error *err)
+{
+    size_t hidden = (size_t)model->config.hidden;
+    bool   same = nb_spool_samples(from) == s->count;
+    for (size_t i = 0; i < s->count && same; i++) same = nb_spool_values(from, i) == s->prompts[i].count * hidden;
+    if (!same) return nb_fail(err, NB_ERR_DIFFERENT, "the hidden states on disk are those of another calibration set");
+    if (keep) {
+        s->spool = from;
+        return NB_OK;
+    }
+    NB_TRY(nb_alloc(&s->hidden, s->count, sizeof *s->hidden, "hidden states", err));
+    for (size_t i = 0; i < s->count; i++) {
+        size_t n = s->prompts[i].count * hidden;
+        NB_TRY(nb_alloc(&s->hidden[i], n, sizeof(float), "hidden states", err));
+        NB_TRY(nb_spool_get(from, i, s->hidden[i], n, err));
+    }
     return NB_OK;
 }

@@ -20,6 +20,9 @@ typedef struct {
     uint64_t    seed;
     bool        answers_only; /* only tokens of the assistant's answers, <|im_end|> included, count in the statistics; all are run */
     bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
+    bool        known;      /* hidden states come from nb_samples_adopt: pictures are only identified */
+    bool      (*go_on)(void *context); /* asked before every row; false: NB_ERR_STOPPED.  NULL: never */
+    void       *context;
     const char *spool;      /* folder for hidden states, with embed implied; NULL: in memory */
     int         spool_level; /* of zstd; 0: the default */
     size_t      spool_chunk; /* floats compressed together; 0: the default */
@@ -61,6 +64,11 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
 /* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
+/* Write the hidden states as the next generation of another spool, complete. */
+nb_status nb_samples_save(const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err);
+/* Take the hidden states of a set that was loaded as known: to memory, or, with keep, from this spool from here on (it becomes the
+ * set's own).  NB_ERR_DIFFERENT when the spool holds another set. */
+nb_status nb_samples_adopt(nb_samples *s, const nb_model *model, nb_spool *from, bool keep, nb_error *err);
 
 /* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
  * x [rows, k] with stride ld in backend memory; modality host [rows], NB_TOKEN_UNCOUNTED (stats.h) for one that does not count. */

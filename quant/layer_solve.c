@@ -84,10 +84,14 @@ static nb_status solve_awq(nb_layer_work *l, int i, const double *h, nb_error *e
     return status;
 }
 
+nb_status nb_layer_step(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    return nb_job_step(l->job, err, "layer %d of %d: %s", l->index + 1, l->job->model->config.layers, site_names[site]);
+}
+
 nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
 {
     nb_job *job = l->job;
-    NB_TRY(nb_job_step(job, err, "layer %d of %d: %s", l->index + 1, job->model->config.layers, site_names[site]));
     double start = nb_seconds();
     for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
         const double *h = l->stats[site].gram;

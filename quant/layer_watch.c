@@ -1,4 +1,6 @@
 /* layer_watch.c - running a layer over all samples, with a tap at its four linear sites that feeds the statistics. */
+#include <math.h>
+
 #include "quant/layer_work.h"
 
 static void tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
@@ -40,6 +42,10 @@ nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool kee
                            l->f.name[nb_site_first[site]], (unsigned long long)seen, s->tokens);
         nb_stats_finish(st);
         float max = nb_stats_max(st);
+        if (!isfinite(max))
+            return nb_fail(err, NB_ERR_INPUT, "%s: its inputs reach %f on the calibration data, so that it cannot be quantized; the weights "
+                           "of layer %d, or of what comes before it, are damaged or too large", l->f.name[nb_site_first[site]],
+                           (double)max, l->index + 1);
         if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
     }
     return NB_OK;

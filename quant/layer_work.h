@@ -15,6 +15,7 @@ typedef struct {
     nb_dtype       kept_dtype[NB_LINEARS];
     nb_linear      now[NB_LINEARS];   /* the layer as it is: float, and codes once solved; borrows all its arrays */
     nb_codes       codes[NB_LINEARS];
+    nb_linear      taken[NB_LINEARS]; /* of sites that an earlier run solved, read back */
     nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
     double         gram_s;            /* time in the tap */
 } nb_layer_work;
@@ -32,12 +33,15 @@ void nb_layer_pick(nb_layer_work *l);
 /* A matrix that stays float takes the values of the type it is written in; from here on the layer runs with those. */
 nb_status nb_layer_keep(nb_layer_work *l, int linear, nb_error *err);
 
+/* Tell the world that a site comes next. */
+nb_status nb_layer_step(nb_layer_work *l, nb_site site, nb_error *err);
 /* AWQ before rounding: what plain rounding would lose, then the scales, folded into the layer's floats. */
 nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err);
 /* Codes for the matrices of a site; from here on the layer runs with them.  The site's statistics are freed. */
 nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err);
 
-/* Everything of a solved layer to the writer. */
-nb_status nb_layer_write(nb_layer_work *l, nb_error *err);
+/* The tensors of the matrices of a solved site, and last the norms, to the writer. */
+nb_status nb_layer_write_site(nb_layer_work *l, nb_site site, nb_error *err);
+nb_status nb_layer_write_norms(nb_layer_work *l, nb_error *err);
 
 #endif

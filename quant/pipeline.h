@@ -42,9 +42,15 @@ typedef struct {
     nb_samples_options data;         /* neither path nor sources: only RTN */
     uint64_t    shard_size;
     bool        force;
-    bool        job;                 /* journal in OUT.job/: an interrupted run goes on when it is repeated */
+    bool        job;                 /* keep a journal: an interrupted run goes on when it is repeated */
     bool        anew;                /* ... but not this time */
+    const char *job_dir;             /* its folder; NULL: OUT.job */
+    const char *command_json;        /* written into it as command.json, for whoever wants to repeat the command; or NULL */
+    int         save_states;         /* hidden states in memory are written to the journal's folder every so many layers; 0: never */
     const char *recipe_json;         /* written as recipe.json */
+    /* Both with the context of nb_quantize.  go_on: asked between conversations too; false stops.  tell: one line for the log. */
+    bool      (*go_on)(void *context);
+    void      (*tell)(void *context, const char *line);
 } nb_quantize_options;
 
 typedef struct {
@@ -64,6 +70,7 @@ typedef struct {
     uint64_t counted;               /* tokens that count in the statistics */
     double   seconds, forward_s, gram_s, solve_s, write_s;
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
+    size_t   resumed_layers, replayed_layers; /* found finished; of these, run again for their outputs */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
     nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;
@@ -77,7 +84,7 @@ nb_status nb_quantize_choose(nb_choice *out, const nb_quantize_options *options,
 void nb_quantize_report_free(nb_quantize_report *r);
 
 /* Called as work advances: done of total steps, what is being done.  Return false to stop: NB_ERR_STOPPED, and nothing
- * left, or with a job, once a layer is finished, what the same request goes on from. */
+ * left, or with a job, once something is finished, what the same request goes on from. */
 typedef bool nb_progress(void *context, size_t done, size_t total, const char *what);
 
 nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
@@ -143,6 +144,11 @@ static const nb_arg quantize_args[] = {
      .help = "memory to stay within; calibration data goes to disk when it has to, and what cannot fit is refused at once"},
     {.name = "no-resume", .type = NB_ARG_BOOL, AT(no_resume), .group = "Resources", .transient = true,
      .help = "start anew where an interrupted run left finished layers"},
+    {.name = "job", .type = NB_ARG_STRING, AT(job), .metavar = "DIR", .shown = "OUT.job", .group = "Resources", .advanced = true,
+     .transient = true, .help = "folder for what an interrupted run goes on from; 'nibble resume' takes it"},
+    {.name = "save-states", .type = NB_ARG_INT, AT(save_states), .min = 0, .max = 1000, .text = "4", .group = "Resources",
+     .advanced = true, .transient = true,
+     .help = "layers after which hidden states are saved for a resumed run; 0 is never, and then it runs all finished layers again"},
     {.name = "spool", .type = NB_ARG_STRING, AT(spool), .metavar = "DIR", .shown = "OUT.job when --max-ram asks for it",
      .group = "Resources", .advanced = true, .transient = true, .help = "keep hidden states of the calibration data there, on disk"},
     {.name = "spool-zstd", .type = NB_ARG_INT, AT(spool_zstd), .min = 1, .max = 19, .text = "3", .group = "Resources",
@@ -150,7 +156,7 @@ static const nb_arg quantize_args[] = {
 };
 #undef AT
 
-static const nb_arg_block blocks[] = {
+const nb_arg_block nb_quantize_blocks[] = {
     {quantize_args, NB_COUNT(quantize_args), 0},
     {nb_media_args, NB_MEDIA_ARGS, offsetof(nb_quantize_flags, media)},
     {nb_compute_args, NB_COMPUTE_ARGS, offsetof(nb_quantize_flags, compute)},
@@ -266,6 +272,18 @@ static nb_status parse_loras(nb_lora **out, const nb_strings *texts, nb_error *e
     return s;
 }
 
+static bool go_on(void *context)
+{
+    (void)context;
+    return !nb_stop_requested();
+}
+
+static void tell(void *context, const char *line)
+{
+    (void)context;
+    nb_note("%s", line);
+}
+
 static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_error *err)
 {
     memset(q, 0, sizeof *q);
@@ -307,6 +325,10 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->force = opt->force;
     q->job = true;
     q->anew = opt->no_resume;
+    q->job_dir = opt->job;
+    q->save_states = (int)opt->save_states;
+    q->go_on = go_on;
+    q->tell = tell;
     NB_TRY(parse_weights(q->modality_weights, opt->modality_weights, err));
     return nb_media_prompt_options(&q->data.prompt, &opt->media, NULL, err);
 }
@@ -318,6 +340,21 @@ static nb_status write_recipe(nb_buf *out, const nb_args *args, nb_error *err)
     nb_args_json(args, out);
     nb_buf_str(out, "\n}\n");
     return nb_buf_status(out, "the recipe", err);
+}
+
+/* What `nibble resume` reads: the command with everything that was settled, and the folder that its paths start from. */
+static nb_status write_command(nb_buf *out, const nb_args *args, nb_error *err)
+{
+    static const char *const momentary[] = {"dry-run", "no-resume", "quant-config"};
+    char                    *folder = getcwd(NULL, 0);
+    nb_buf_str(out, "{\n  \"_nibble\": \"" NIBBLE_VERSION "\",\n  \"_folder\": ");
+    if (folder) nb_buf_json_string(out, folder, strlen(folder));
+    else nb_buf_str(out, "null");
+    nb_buf_str(out, ",\n  \"quantize\": ");
+    nb_args_json_all(args, momentary, NB_COUNT(momentary), out);
+    nb_buf_str(out, "\n}\n");
+    free(folder);
+    return nb_buf_status(out, "the command", err);
 }
 
 /* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
@@ -333,6 +370,8 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **fol
     nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
             spool ? "; hidden states go to disk" : "");
     if (!spool || q->data.spool) return NB_OK;
+    q->data.spool = opt->job;
+    if (opt->job) return NB_OK;
     while (n > 1 && opt->out[n - 1] == '/') n--;
     if (asprintf(folder, "%.*s.job", (int)n, opt->out) < 0) {
         *folder = NULL;
@@ -350,13 +389,12 @@ static bool on_progress(void *context, size_t done, size_t total, const char *wh
     return !nb_stop_requested();
 }
 
-static nb_status run(nb_args *args, void *opaque, nb_error *err)
+nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
-    nb_quantize_flags  *opt = opaque;
     nb_session          session = {0};
     nb_quantize_options q;
     nb_quantize_report  report = {0};
-    nb_buf              recipe = {0};
+    nb_buf              recipe = {0}, command = {0};
     nb_meter            meter;
     nb_lora            *loras = NULL;
     nb_choice_rule     *rules = NULL;
@@ -376,12 +414,14 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     }
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
+    if (s == NB_OK) s = write_command(&command, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
     if (s == NB_OK && (opt->dry_run || opt->max_ram))
         s = settle_memory(&plan, &q, &spool, opt, nb_pool_threads(session.pool), err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
     if (s == NB_OK && !opt->dry_run) {
         q.recipe_json = recipe.data;
+        q.command_json = command.data;
         q.loras = loras;
         q.lora_count = (size_t)opt->lora.count;
         nb_meter_start(&meter, "quantize");
@@ -394,9 +434,15 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_quantize_free_rules(rules, rule_count);
     nb_buf_free(&recipe);
     nb_data_sources_free(&opt->sources);
+    nb_buf_free(&command);
     free(spool);
     nb_session_close(&session);
     return s;
+}
+
+static nb_status run(nb_args *args, void *options, nb_error *err)
+{
+    return nb_quantize_command(args, options, err);
 }
 
 const nb_command nb_command_quantize = {
@@ -407,13 +453,13 @@ const nb_command nb_command_quantize = {
              "or int8; the vision tower, embedding and head stay as they are, unless told otherwise. The result loads here, in vLLM, SGLang "
              "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
              "padded.\n\n"
-             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves its finished "
-             "layers in DIR.partial and DIR.job, and the same command goes on from there. DIR holds a recipe.json that "
-             "repeats the run.",
+             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves what it finished "
+             "in DIR.partial and DIR.job, and the same command, or 'nibble resume DIR', goes on from there, to the same bytes. "
+             "DIR holds a recipe.json that repeats the run.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",
-    .blocks = blocks,
+    .blocks = nb_quantize_blocks,
     .options_size = sizeof(nb_quantize_flags),
     .run = run,
 };

@@ -21,9 +21,14 @@ typedef struct {
     int         vision, lm_head, embeddings;
     uint64_t    shard_size, max_ram, target_size;
     double      target_bpw, target_kl;
-    const char *spool;
-    int64_t     spool_zstd;
+    const char *spool, *job;
+    int64_t     spool_zstd, save_states;
 } nb_quantize_flags;
+
+/* The rows of `nibble quantize`, for `nibble plan` too. */
+extern const nb_arg_block nb_quantize_blocks[];
+/* Run it, or with dry_run print its plan. */
+nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *err);
 
 /* What the choices of --method, --format, --act-order and --bits mean, in their order. */
 extern const nb_method    nb_quantize_methods[];

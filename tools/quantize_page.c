@@ -230,6 +230,8 @@ static void text_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt
         nb_buf_str(out, "  peak memory: not known without --samples\n");
     if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
     if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
+    if (!spool && !rtn && opt->save_states && p->disk_spool != NB_PLAN_UNKNOWN)
+        plan_line(out, "disk for saved states (where there is room)", p->disk_spool);
     plan_line(out, "size of the result", p->output);
 }
 

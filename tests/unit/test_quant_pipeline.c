@@ -603,6 +603,23 @@ static void bad_values(void **state)
     assert_nothing_left("out");
     drop("bad");
 
+    /* Finite weights whose products are not: the first site that sees it is named. */
+    static const struct { const char *tensor, *site; } overflows[] = {
+        {"model.layers.1.input_layernorm.weight", "model.layers.1.self_attn.q_proj: its inputs reach "},
+        {"model.layers.1.post_attention_layernorm.weight", "model.layers.1.mlp.gate_proj: its inputs reach "},
+    };
+    for (size_t i = 0; i < NB_COUNT(overflows); i++)
+        for (int method = 0; method < 2; method++) {
+            nb_quantize_options calibrated = request(method ? NB_METHOD_GPTQ : NB_METHOD_AWQ, "out");
+            calibrated.model_dir = in_folder("bad");
+            calibrated.job = true;
+            copy_with("bad", overflows[i].tensor, 3, 3e38f);
+            FAILS(nb_quantize(&ops, &calibrated, NULL, NULL, &r, &err), NB_ERR_INPUT, overflows[i].site, &err);
+            assert_nothing_left("out");
+            assert_false(nb_file_exists(in_folder("out.job")));
+            drop("bad");
+        }
+
     /* Too large for float16: the file keeps bfloat16. */
     copy_with("bad", "model.norm.weight", 3, 1e5f);
     OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
