@@ -77,10 +77,12 @@ static bool get_record(const cJSON *o, nb_layer_record *r)
 {
     const cJSON *matrices = nb_json_find(o, "matrices");
     double       v[6], max;
-    if (!get_hex(o, "hash", &r->hash) || !get_hex(o, "bytes", &r->bytes) || !get_number(nb_json_find(o, "max_input"), &max) ||
-        cJSON_GetArraySize(matrices) != NB_LINEARS)
+    if (!get_hex(o, "hash", &r->hash) || !get_hex(o, "bytes", &r->bytes) || cJSON_GetArraySize(matrices) != NB_LINEARS)
         return false;
-    r->max_input = (float)max;
+    for (int site = 0; site < NB_SITES; site++) {
+        if (!get_number(cJSON_GetArrayItem(nb_json_find(o, "site_max"), site), &max)) return false;
+        r->site_max[site] = (float)max;
+    }
     for (int i = 0; i < NB_LINEARS; i++) {
         for (int k = 0; k < 6; k++)
             if (!get_number(cJSON_GetArrayItem(cJSON_GetArrayItem(matrices, i), k), &v[k])) return false;
@@ -243,10 +245,13 @@ nb_status nb_journal_add(nb_journal *j, const nb_layer_record *record, nb_error 
 {
     nb_buf   line = {0};
     uint64_t start = j->size;
-    nb_buf_printf(&line, "{\"layer\":%zu,\"bytes\":\"%016" PRIx64 "\",\"hash\":\"%016" PRIx64 "\",\"max_input\":", j->layer_count,
+    nb_buf_printf(&line, "{\"layer\":%zu,\"bytes\":\"%016" PRIx64 "\",\"hash\":\"%016" PRIx64 "\",\"site_max\":[", j->layer_count,
                   record->bytes, record->hash);
-    nb_buf_json_number(&line, record->max_input);
-    nb_buf_str(&line, ",\"matrices\":[");
+    for (int site = 0; site < NB_SITES; site++) {
+        if (site) nb_buf_char(&line, ',');
+        nb_buf_json_number(&line, record->site_max[site]);
+    }
+    nb_buf_str(&line, "],\"matrices\":[");
     for (int i = 0; i < NB_LINEARS; i++) {
         const nb_matrix_report *m = &record->matrices[i];
         const double            v[6] = {m->loss, m->rtn_loss, m->damp, m->ratio, m->dead, m->fallback};

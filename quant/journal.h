@@ -10,7 +10,7 @@ typedef struct nb_journal nb_journal;
 
 typedef struct {
     uint64_t         bytes, hash; /* of the layer's tensors as written (nb_writer_hash) */
-    float            max_input;
+    float            site_max[NB_SITES];
     nb_matrix_report matrices[NB_LINEARS]; /* without names */
 } nb_layer_record;
 

@@ -40,6 +40,7 @@ nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool kee
                            l->f.name[nb_site_first[site]], (unsigned long long)seen, s->tokens);
         nb_stats_finish(st);
         float max = nb_stats_max(st);
+        l->job->report->site_max[l->index * NB_SITES + site] = max;
         if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
     }
     return NB_OK;

@@ -98,8 +98,12 @@ nb_status nb_resume_layers(nb_job *job, int *first, nb_error *err)
         char                   prefix[64];
         prefix_of(prefix, i);
         nb_writer_take(job->writer, prefix);
+        for (int site = 0; site < NB_SITES; site++) {
+            float max = r->site_max[site];
+            job->report->site_max[i * NB_SITES + site] = max;
+            if (!(max <= job->report->max_input)) job->report->max_input = max;
+        }
         memcpy(job->report->matrices + (size_t)i * NB_LINEARS, r->matrices, sizeof r->matrices);
-        if (!(r->max_input <= job->report->max_input)) job->report->max_input = r->max_input;
         NB_TRY(nb_layer_job_replay(job, i, err));
     }
     return NB_OK;
@@ -107,11 +111,12 @@ nb_status nb_resume_layers(nb_job *job, int *first, nb_error *err)
 
 nb_status nb_resume_record(nb_job *job, int layer, nb_error *err)
 {
-    nb_layer_record r = {.max_input = job->report->max_input};
+    nb_layer_record r = {0};
     char            prefix[64];
     if (!job->journal) return NB_OK;
     prefix_of(prefix, layer);
     NB_TRY(nb_writer_hash(job->writer, prefix, &r.bytes, &r.hash, err));
+    memcpy(r.site_max, job->report->site_max + (size_t)layer * NB_SITES, sizeof r.site_max);
     memcpy(r.matrices, job->report->matrices + (size_t)layer * NB_LINEARS, sizeof r.matrices);
     return nb_journal_add(job->journal, &r, err);
 }
