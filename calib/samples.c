@@ -5,6 +5,7 @@
  */
 #include "calib/samples.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -110,6 +111,13 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
         nb_prompt_free(p);
         return NB_OK;
     }
+    if (o->seen) {
+        nb_status status = o->seen(o->seen_context, chat, p, options.media.root, where, err);
+        if (status) {
+            nb_prompt_free(p);
+            return status;
+        }
+    }
     *used = true;
     count_prompt(s, p, from);
     add_identity(l->identity, p, &model->processor, s->answers_only);
@@ -118,11 +126,22 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
     return in_memory ? embed(&s->hidden[s->count - 1], p, model, err) : NB_OK;
 }
 
+/* Whether skip_bad passes over a row that failed so. */
+static bool pass_over(const loading *l, nb_status status)
+{
+    return l->o->skip_bad && (status == NB_ERR_INPUT || status == NB_ERR_UNSUPPORTED);
+}
+
+static void count_bad(nb_samples *s, const nb_error *err)
+{
+    if (!s->bad++) snprintf(s->first_bad, sizeof s->first_bad, "%.255s", err->text);
+}
+
 static nb_status load_rows(const loading *l, const nb_data_source *sources, size_t count, nb_error *err)
 {
     const nb_samples_options *o = l->o;
     nb_mix_options how = {.dataset = o->dataset, .samples = (size_t)o->samples, .skip = (size_t)o->skip, .shuffle = o->shuffle,
-                          .seed = o->seed};
+                          .held = o->held, .seed = o->seed};
     nb_mix        *mix;
     NB_TRY(nb_alloc(&l->s->by_source, count, sizeof *l->s->by_source, "the counts of data files", err));
     l->s->source_count = count;
@@ -138,7 +157,17 @@ static nb_status load_rows(const loading *l, const nb_data_source *sources, size
             break;
         }
         status = nb_mix_next(mix, &chat, where, &source, &end, err);
+        if (pass_over(l, status)) {
+            count_bad(l->s, err);
+            status = NB_OK;
+            if (nb_mix_resume(mix)) continue;
+            break; /* the rest cannot be read */
+        }
         if (!status && !end) status = take_row(l, nb_mix_dataset(mix), source, &chat, where, &used, err);
+        if (pass_over(l, status)) {
+            count_bad(l->s, err);
+            status = NB_OK;
+        }
         if (used) nb_mix_took(mix);
         nb_chat_free(&chat);
     }
@@ -150,10 +179,11 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
 {
     memset(out, 0, sizeof *out);
     out->answers_only = options->answers_only;
+    out->kv_type = options->kv_type;
     if (options->samples < 0 || options->skip < 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "the number of samples (%d) and of rows to skip (%d) cannot be negative",
                        options->samples, options->skip);
-    const nb_data_source  one = {.path = options->path, .weight = 1};
+    const nb_data_source  one = {.path = options->path, .weight = 1, .hold = options->hold, .total = options->total};
     const nb_data_source *sources = options->path ? &one : options->sources;
     size_t                count = options->path ? 1 : options->source_count;
     if (!count) return nb_fail(err, NB_ERR_ARGUMENT, "there are no data files to calibrate on");
@@ -166,8 +196,9 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
     }
     if (!status) status = load_rows(&l, sources, count, err);
     if (!status && !out->count)
-        status = nb_fail(err, NB_ERR_INPUT, "%s%s: no row is left to calibrate on (%d skipped, %zu longer than %zu tokens)",
-                         sources[0].path, count > 1 ? " and the other files" : "", options->skip, out->too_long, options->seq_len);
+        status = nb_fail(err, NB_ERR_INPUT, "%s%s: no row is left to %s (%d skipped, %zu longer than %zu tokens)", sources[0].path,
+                         count > 1 ? " and the other files" : "", options->held ? "judge on" : "calibrate on", options->skip, out->too_long,
+                         options->seq_len);
     if (!status) out->hash = XXH64_digest(l.identity);
     XXH64_freeState(l.identity);
     if (status) nb_samples_free(out);
@@ -209,5 +240,13 @@ nb_status nb_samples_adopt(nb_samples *s, const nb_model *model, nb_spool *from,
         NB_TRY(nb_alloc(&s->hidden[i], n, sizeof(float), "hidden states", err));
         NB_TRY(nb_spool_get(from, i, s->hidden[i], n, err));
     }
+    return NB_OK;
+}
+
+nb_status nb_samples_state(const nb_samples *s, size_t sample, size_t hidden, float *out, nb_error *err)
+{
+    size_t values = s->prompts[sample].count * hidden; /* exists, so it fits */
+    if (s->spool) return nb_spool_get(s->spool, sample, out, values, err);
+    memcpy(out, s->hidden[sample], values * sizeof *out);
     return NB_OK;
 }

@@ -7,6 +7,10 @@
 #include "calib/spool.h"
 #include "runtime/model/model.h"
 
+/* A row and its prompt, media included; root is the folder of its relative pictures. */
+typedef nb_status nb_sample_seen(void *context, const nb_chat *chat, const nb_prompt *prompt, const char *root, const char *where,
+                                 nb_error *err);
+
 typedef struct {
     const char *path;       /* the one data file; NULL: sources has them */
     const nb_data_source *sources; /* [source_count] with their shares of `samples`, as in mix.h */
@@ -18,6 +22,12 @@ typedef struct {
     nb_prompt_options prompt; /* media.root NULL: the data set's own folder */
     bool        shuffle;    /* choose rows by seed instead of the first ones */
     uint64_t    seed;
+    size_t      hold, total; /* of path, as in nb_data_source */
+    bool        held;       /* take the rows that are held back, not the others */
+    bool        skip_bad;   /* rows that cannot be used are left out and counted, not an error */
+    nb_sample_seen *seen;   /* hears of every row that is taken, in order; NULL: nobody */
+    void       *seen_context;
+    nb_dtype    kv_type;    /* of the keys and values that a layer sees: NB_F32, or as an engine has them */
     bool        answers_only; /* only tokens of the assistant's answers, <|im_end|> included, count in the statistics; all are run */
     bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
     bool        known;      /* hidden states come from nb_samples_adopt: pictures are only identified */
@@ -51,9 +61,12 @@ typedef struct {
     uint64_t   counted[3];  /* of them, those that count in the statistics: all, or those of answers */
     bool       answers_only;
     size_t     too_long;    /* left out by seq_len */
+    size_t     bad;         /* ... by skip_bad */
+    char       first_bad[256]; /* what was wrong with the first of them */
     nb_source_count *by_source; /* [source_count], 1 for a path */
     size_t     source_count;
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
+    nb_dtype   kv_type;
     size_t     capacity, hidden_capacity;
 } nb_samples;
 
@@ -69,6 +82,8 @@ nb_status nb_samples_save(const nb_samples *s, const nb_model *model, nb_spool *
 /* Take the hidden states of a set that was loaded as known: to memory, or, with keep, from this spool from here on (it becomes the
  * set's own).  NB_ERR_DIFFERENT when the spool holds another set. */
 nb_status nb_samples_adopt(nb_samples *s, const nb_model *model, nb_spool *from, bool keep, nb_error *err);
+/* The state of one sample now, into out [tokens, hidden]. */
+nb_status nb_samples_state(const nb_samples *s, size_t sample, size_t hidden, float *out, nb_error *err);
 
 /* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
  * x [rows, k] with stride ld in backend memory; modality host [rows], NB_TOKEN_UNCOUNTED (stats.h) for one that does not count. */

@@ -3,7 +3,7 @@
  * There is one decoder function, nb_layer_forward, and this calls it as the engine does: samples are the spans of a step,
  * several to a call while they fit NB_SAMPLES_ROWS rows.  What a row gives does not depend on its company, so the batches change
  * nothing but the speed; the statistics sum in f32 inside a batch, so its size is fixed.  The KV pages are private, one layer
- * deep, f32, and forgotten after each batch.
+ * deep, f32 (or as the set says), and forgotten after each batch.
  */
 #include "calib/samples.h"
 #include "calib/stats.h"
@@ -79,10 +79,10 @@ static void pass_free(layer_pass *p, const nb_ops *ops)
 static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *model, nb_error *err)
 {
     const nb_config *c = &model->config;
-    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * sizeof(float); /* K of a page, then V */
+    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * nb_dtype_size(s->kv_type); /* K, then V */
     measure(p, s);
     p->attn = (nb_attn){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
-                        .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = NB_F32, .k_offset = 0, .v_offset = half};
+                        .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = s->kv_type, .k_offset = 0, .v_offset = half};
     NB_TRY(nb_scratch_new(&p->scratch, model, p->rows, err));
     NB_TRY(nb_alloc(&p->page, p->pages, sizeof *p->page, "calibration pages", err));
     NB_TRY(nb_alloc(&p->span, p->spans, sizeof *p->span, "calibration spans", err));

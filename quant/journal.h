@@ -19,7 +19,7 @@ typedef struct nb_journal nb_journal;
 typedef struct {
     uint64_t         bytes, hash;        /* of their tensors as written (nb_writer_hash) */
     uint64_t         source[NB_LINEARS]; /* nb_float_layer.source_hash of the whole layer */
-    float            max_input;          /* of the job so far */
+    float            site_max[NB_SITES]; /* largest |x| at each site; of a site, only its own is set */
     nb_matrix_report matrices[NB_LINEARS]; /* without names; of a site, only its own are set */
 } nb_layer_record;
 

@@ -76,10 +76,13 @@ static bool get_record(const cJSON *o, nb_layer_record *r, int site)
     int          first = site < 0 ? 0 : nb_site_first[site], count = site < 0 ? NB_LINEARS : nb_site_count[site];
     double       v[6], max;
     if (!get_hex(nb_json_find(o, "hash"), &r->hash) || !get_hex(nb_json_find(o, "bytes"), &r->bytes) ||
-        !get_number(nb_json_find(o, "max_input"), &max) || cJSON_GetArraySize(matrices) != count ||
+        cJSON_GetArraySize(matrices) != count ||
         cJSON_GetArraySize(source) != NB_LINEARS)
         return false;
-    r->max_input = (float)max;
+    for (int s = 0; s < NB_SITES; s++) {
+        if (!get_number(cJSON_GetArrayItem(nb_json_find(o, "site_max"), s), &max)) return false;
+        r->site_max[s] = (float)max;
+    }
     for (int i = 0; i < NB_LINEARS; i++)
         if (!get_hex(cJSON_GetArrayItem(source, i), &r->source[i])) return false;
     for (int i = 0; i < count; i++) {
@@ -200,9 +203,12 @@ void nb_journal_put_layer(nb_buf *out, const nb_layer_record *r, size_t layer, i
     put_hex(out, "hash", r->hash);
     nb_buf_str(out, ",\"source\":[");
     for (int i = 0; i < NB_LINEARS; i++) nb_buf_printf(out, "%s\"%016" PRIx64 "\"", i ? "," : "", r->source[i]);
-    nb_buf_str(out, "],\"max_input\":");
-    nb_buf_json_number(out, (double)r->max_input);
-    nb_buf_str(out, ",\"matrices\":[");
+    nb_buf_str(out, "],\"site_max\":");
+    for (int s = 0; s < NB_SITES; s++) {
+        nb_buf_char(out, s ? ',' : '[');
+        nb_buf_json_number(out, (double)r->site_max[s]);
+    }
+    nb_buf_str(out, "],\"matrices\":[");
     for (int i = first; i < first + count; i++) {
         const nb_matrix_report *m = &r->matrices[i];
         const double            v[6] = {m->loss, m->rtn_loss, m->damp, m->ratio, m->dead, m->fallback};

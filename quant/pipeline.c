@@ -20,6 +20,7 @@
 void nb_quantize_report_free(nb_quantize_report *r)
 {
     free(r->matrices);
+    free(r->site_max);
     free(r->sources);
     nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
@@ -106,6 +107,7 @@ static nb_status open_source(nb_job *job, nb_error *err)
     for (size_t i = 0; i < nb_checkpoint_count(job->model->checkpoint); i++)
         job->report->bytes_in += nb_checkpoint_at(job->model->checkpoint, i)->tensor->bytes;
     job->report->count = (size_t)c->layers * NB_LINEARS;
+    NB_TRY(nb_alloc(&job->report->site_max, (size_t)c->layers * NB_SITES, sizeof *job->report->site_max, "the report", err));
     return nb_alloc(&job->report->matrices, job->report->count, sizeof *job->report->matrices, "the report", err);
 }
 
@@ -192,6 +194,16 @@ static nb_status write_files(nb_job *job, nb_error *err)
     return o->recipe_json ? nb_writer_file(job->writer, "recipe.json", o->recipe_json, strlen(o->recipe_json), err) : NB_OK;
 }
 
+/* Hidden states of the calibration data are not needed any more, and the judge has its own. */
+static nb_status finish(nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    const nb_quantized         q = {.original = job->model, .writer = job->writer, .report = job->report};
+    if (job->samples.spool) nb_spool_discard(job->samples.spool); /* its folder is the judge's now */
+    nb_samples_free(&job->samples);
+    return o->finish ? o->finish(o->finish_context, &q, err) : NB_OK;
+}
+
 static nb_status write_rest(nb_job *job, nb_error *err)
 {
     double start = nb_seconds();
@@ -199,6 +211,9 @@ static nb_status write_rest(nb_job *job, nb_error *err)
     NB_TRY(nb_outer_write(job->writer, job->model->checkpoint, &job->choice, job->ops->pool, err));
     NB_TRY(write_files(job, err));
     NB_TRY(nb_buf_status(&job->report->notes, "notes", err));
+    job->report->write_s += nb_seconds() - start;
+    NB_TRY(finish(job, err));
+    start = nb_seconds();
     NB_TRY(nb_resume_committing(job, err));
     NB_TRY(nb_writer_commit(job->writer, err));
     job->report->write_s += nb_seconds() - start;

@@ -7,6 +7,7 @@
 #include "quant/choice.h"
 #include "quant/gptq.h"
 #include "quant/pack.h"
+#include "quant/writer.h"
 
 typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ } nb_method;
 
@@ -14,6 +15,14 @@ typedef struct {
     const char *directory;
     double      scale; /* on top of the adapter's own */
 } nb_lora;
+
+/* A checkpoint that is whole but for its name: what a judge sees.  Files that it adds (nb_writer_file) appear with the rest. */
+typedef struct {
+    nb_model   *original;  /* adapters merged, layers not loaded (NB_OPEN_NO_LAYERS) */
+    nb_writer  *writer;    /* nb_writer_partial is the folder */
+    const struct nb_quantize_report *report;
+} nb_quantized;
+typedef nb_status nb_quantize_finish(void *context, const nb_quantized *q, nb_error *err);
 
 typedef struct {
     const char *model_dir, *out_dir;
@@ -51,6 +60,10 @@ typedef struct {
     /* Both with the context of nb_quantize.  go_on: asked between conversations too; false stops.  tell: one line for the log. */
     bool      (*go_on)(void *context);
     void      (*tell)(void *context, const char *line);
+    nb_quantize_finish *finish;      /* the last step before OUT stands; NULL: none */
+    void       *finish_context;
+    int         judge_samples;       /* conversations that finish runs both models over, and answers it makes with each: */
+    int         judge_answers;       /* for the plan only */
 } nb_quantize_options;
 
 typedef struct {
@@ -60,9 +73,10 @@ typedef struct {
     bool   fallback;
 } nb_matrix_report;
 
-typedef struct {
+typedef struct nb_quantize_report {
     nb_matrix_report *matrices; /* [count] 7 a layer */
     size_t   count;
+    float   *site_max;              /* [layers, NB_SITES] largest |x| that calibration saw; zeros for round to nearest */
     size_t   samples, tokens, too_long;
     nb_source_count *sources;       /* [source_count] what each data file gave */
     size_t   source_count;

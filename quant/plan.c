@@ -1,7 +1,7 @@
 /* plan.c - adding up what pipeline.c, layer_job.c and the solvers allocate, before any of it is allocated.
  *
- * The work has four phases, of which only one is in memory at a time: opening the model, embedding the conversations, the layers,
- * and copying what stays float.  The peak is the largest of them, on top of what stays.  Sums that depend on the data are bounded
+ * The work has five phases, of which only one is in memory at a time: opening the model, embedding the conversations, the layers,
+ * copying what stays float, and judging.  The peak is the largest of them, on top of what stays.  Sums that depend on the data are bounded
  * by the flags, so a real run takes less; none takes more, which test_quant_plan.c and a measured run check.
  *
  * It speaks of the memory of the host.  On a GPU the packed matrices and activations are elsewhere and the host takes less.
@@ -22,6 +22,9 @@ enum {
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
     TILE_ROWS = 64,              /* not less than those of gptq.c and awq_clip.c */
+    HEAD_ROWS = 32,              /* of logits at a time */
+    ENGINE_ROWS = 512,           /* prompt rows of a step */
+    ANSWER = 128 + NB_KV_PAGE,   /* tokens generated for a question */
 };
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -140,6 +143,13 @@ static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int thr
     return codes;
 }
 
+static uint64_t packed_bytes(const nb_float_layer *f, uint64_t float_bytes)
+{
+    uint64_t weights = 0;
+    for (int i = 0; i < NB_LINEARS; i++) weights += product(f->n[i], f->k[i], 1);
+    return weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
+}
+
 static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, int threads)
 {
     uint64_t weights = 0, all = 0, largest = 0;
@@ -154,33 +164,57 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
     }
     p->layer = weights * (float_bytes + sizeof(float) + 1) + weights / 4; /* scales and zeros of groups of 32 */
     if (o->method == NB_METHOD_RTN) return;
-    p->packed = weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
+    p->packed = packed_bytes(f, float_bytes);
     p->statistics = o->method == NB_METHOD_GPTQ && o->true_sequential ? largest : all;
 }
 
 /* ---- the data ---------------------------------------------------------------------------------------------------- */
 
-static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
+/* What one conversation may be. */
+static uint64_t longest_of(const nb_quantize_options *o, const nb_config *c)
+{
+    return o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions;
+}
+
+/* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V. */
+static uint64_t row_bytes(const nb_config *c)
 {
     uint64_t hidden = (uint64_t)c->hidden, inner = (uint64_t)c->intermediate, head = (uint64_t)c->head_dim;
     uint64_t q = (uint64_t)c->heads * head, kv = (uint64_t)c->kv_heads * head;
-    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions;
-    uint64_t rows = larger(longest, NB_SAMPLES_ROWS);
-    /* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V, pages of 32 tokens begun by every sample */
-    uint64_t row = 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
-    p->batch = add(times(rows, row), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
-    p->batch = add(p->batch, times(longest, 4 * hidden)); /* one sample on its way to or from the spool */
+    return 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
+}
 
-    /* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
-    uint64_t patches = times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge), dim = (uint64_t)c->v_dim;
+/* Activations of a batch, pages of K and V begun by every sample, and one sample on its way to or from the spool. */
+static uint64_t batch_bytes(uint64_t longest, const nb_config *c)
+{
+    uint64_t kv = (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
+    uint64_t batch = add(times(larger(longest, NB_SAMPLES_ROWS), row_bytes(c)), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
+    return add(batch, times(longest, 4 * (uint64_t)c->hidden));
+}
+
+static uint64_t pixel_bytes(uint64_t longest, const nb_config *c)
+{
     uint64_t pixels = (uint64_t)c->v_channels * (uint64_t)c->v_temporal * (uint64_t)c->v_patch * (uint64_t)c->v_patch;
-    uint64_t wide = larger((uint64_t)c->v_inner, dim * (uint64_t)c->v_merge * (uint64_t)c->v_merge);
-    p->picture = add(times(patches, 4 * (2 * pixels + 5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
-    p->picture = add(p->picture, times(longest, 4 * 4 * hidden)); /* visual rows and the embedded prompt, on both sides */
+    return times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge * 4 * pixels);
+}
 
+/* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
+static uint64_t picture_bytes(uint64_t longest, const nb_config *c)
+{
+    uint64_t merged = (uint64_t)c->v_merge * (uint64_t)c->v_merge, dim = (uint64_t)c->v_dim, wide = larger((uint64_t)c->v_inner, dim * merged);
+    uint64_t tower = add(times(times(longest, merged), 4 * (5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
+    tower = add(tower, times(pixel_bytes(longest, c), 2));
+    return add(tower, times(longest, 4 * 4 * (uint64_t)c->hidden)); /* visual rows and the embedded prompt, on both sides */
+}
+
+static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
+{
+    uint64_t longest = longest_of(o, c);
+    p->batch = batch_bytes(longest, c);
+    p->picture = picture_bytes(longest, c);
     if (o->data.samples <= 0) return; /* unknown */
     p->tokens = times((uint64_t)o->data.samples, longest);
-    p->hidden = times(p->tokens, 4 * hidden);
+    p->hidden = times(p->tokens, 4 * (uint64_t)c->hidden);
     p->disk_spool = times(p->hidden, 2);
 }
 
@@ -193,6 +227,23 @@ static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_config *
     if (!p->packed) p->packed = p->layer;
     p->fixed = add(p->fixed, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
     p->fixed = add(p->fixed, times(4 * 32 * 4, (uint64_t)c->vocab));
+}
+
+/* Both models without their layers, one float layer, and a few rows of logits of each; then one model whole. */
+static void add_judge(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, const nb_config *c)
+{
+    uint64_t longest = longest_of(o, c), packed = packed_bytes(f, float_bytes), samples = (uint64_t)o->judge_samples;
+    uint64_t logits = 2 * HEAD_ROWS * (uint64_t)c->vocab * 4, kv = 2 * float_bytes * (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
+    uint64_t both = add(p->fixed + 2 * p->model + 2 * logits, times(longest, 2 * 4 * (uint64_t)c->hidden));
+    if (!samples) return;
+    /* the layer as it was read stands beside its packed form for a moment */
+    p->judge = add(both, larger(larger(picture_bytes(longest, c), p->tensor), add(2 * packed, batch_bytes(longest, c))));
+    p->judge_hidden = times(times(samples, longest), 2 * 4 * (uint64_t)c->hidden);
+    p->disk_spool = larger(p->disk_spool, times(p->judge_hidden, 2));
+    if (o->judge_answers <= 0) return;
+    uint64_t engine = add(times(ENGINE_ROWS, row_bytes(c)), times(add(longest, ANSWER), kv * (uint64_t)c->layers));
+    uint64_t questions = times((uint64_t)o->judge_answers, pixel_bytes(longest, c));
+    p->answers = add(add(both, times((uint64_t)c->layers + 1, packed)), add(add(engine, questions), picture_bytes(longest, c)));
 }
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
@@ -230,14 +281,16 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     add_tensors(out, checkpoint, &config, &choice);
     out->output = add(out->output, linears_out(&resolved, &choice, checkpoint, &config));
     nb_choice_free(&choice);
-    bool target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0;
+    bool     target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0;
+    uint64_t float_bytes = float_size(checkpoint);
     if (options->target_bytes) out->output = options->target_bytes;
-    add_layer(out, options, &shape, float_size(checkpoint), threads);
+    add_layer(out, options, &shape, float_bytes, threads);
     nb_checkpoint_close(checkpoint);
     if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    add_judge(out, options, &shape, float_bytes, &config);
     if (target) add_pass(out, options, &config, &shape);
-    out->ram_spool = peak(out, 0);
-    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
+    out->ram_spool = larger(peak(out, 0), out->judge);
+    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
     return NB_OK;
 }
 

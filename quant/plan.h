@@ -19,6 +19,10 @@ typedef struct {
     uint64_t tensor;     /* the largest tensor that is copied */
     uint64_t tokens;     /* calibration tokens, or NB_PLAN_UNKNOWN */
     uint64_t hidden;     /* their states, or NB_PLAN_UNKNOWN */
+    uint64_t judge;      /* peak while both models run over the held-out conversations, states on disk; 0: not asked for */
+    uint64_t judge_hidden; /* their states */
+    uint64_t answers;    /* peak while one model answers questions, all its layers in memory; 0: not asked for.  Not part of ram: who
+                          * has less goes without */
     uint64_t ram;        /* peak with hidden states in memory, or NB_PLAN_UNKNOWN */
     uint64_t ram_spool;  /* peak with hidden states on disk: the smallest budget that works */
     uint64_t disk_spool; /* two generations, as if nothing could be compressed, or NB_PLAN_UNKNOWN */

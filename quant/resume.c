@@ -164,7 +164,12 @@ static void take_report(nb_job *job, int layer, const nb_layer_record *r, int fi
         *m = r->matrices[i];
         snprintf(m->name, sizeof m->name, "%s", names.name[i]);
     }
-    if (!(r->max_input <= job->report->max_input)) job->report->max_input = r->max_input;
+    for (int site = 0; site < NB_SITES; site++) {
+        if (nb_site_first[site] < first || nb_site_first[site] >= first + count) continue;
+        float max = r->site_max[site];
+        job->report->site_max[layer * NB_SITES + site] = max;
+        if (!(max <= job->report->max_input)) job->report->max_input = max;
+    }
 }
 
 static nb_status find_layers(nb_job *job, nb_error *err)
@@ -344,17 +349,18 @@ nb_status nb_resume_replay(nb_job *job, nb_error *err)
 
 nb_status nb_resume_record_site(nb_job *job, int layer, int site, const uint64_t source[NB_LINEARS], nb_error *err)
 {
-    nb_layer_record r = {.max_input = job->report->max_input};
+    nb_layer_record r = {0};
     if (!job->journal) return NB_OK;
     NB_TRY(hash_site(job, layer, site, &r.bytes, &r.hash, err));
     memcpy(r.source, source, sizeof r.source);
+    memcpy(r.site_max, job->report->site_max + (size_t)layer * NB_SITES, sizeof r.site_max);
     memcpy(r.matrices, job->report->matrices + (size_t)layer * NB_LINEARS, sizeof r.matrices);
     return nb_journal_add_site(job->journal, &r, err);
 }
 
 nb_status nb_resume_record_layer(nb_job *job, int layer, const uint64_t source[NB_LINEARS], nb_error *err)
 {
-    nb_layer_record r = {.max_input = job->report->max_input};
+    nb_layer_record r = {0};
     char            prefix[100];
     job->sites = 0;
     job->states = layer + 1;
@@ -362,6 +368,7 @@ nb_status nb_resume_record_layer(nb_job *job, int layer, const uint64_t source[N
     layer_prefix(prefix, layer);
     NB_TRY(nb_writer_hash(job->writer, prefix, &r.bytes, &r.hash, err));
     memcpy(r.source, source, sizeof r.source);
+    memcpy(r.site_max, job->report->site_max + (size_t)layer * NB_SITES, sizeof r.site_max);
     memcpy(r.matrices, job->report->matrices + (size_t)layer * NB_LINEARS, sizeof r.matrices);
     NB_TRY(nb_journal_add_layer(job->journal, &r, err));
     if (job->options.method == NB_METHOD_RTN || layer + 1 == job->model->config.layers) return NB_OK; /* no states, or their end */

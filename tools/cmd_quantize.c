@@ -14,7 +14,7 @@
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
 #include "tools/quant_config.h"
-#include "tools/quantize_flags.h"
+#include "tools/quantize_proof.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, unless told otherwise */
 
@@ -107,6 +107,21 @@ static const nb_arg quantize_args[] = {
     {.name = "dataset-info", .type = NB_ARG_STRING, AT(dataset_info), .metavar = "FILE",
      .shown = "dataset_info.json beside the data", .group = "Calibration data", .advanced = true,
      .help = "column names, as for LLaMA-Factory"},
+
+    {.name = "judge", .type = NB_ARG_BOOL, AT(judge), .text = "true", .group = "Proof",
+     .help = "compare the result with the original on held-out conversations before it stands"},
+    {.name = "holdout", .aliases = "gate-samples", .type = NB_ARG_STRING, AT(holdout), .metavar = "N|N%", .text = "auto",
+     .shown = "32, an eighth of --data at most", .group = "Proof",
+     .help = "conversations at the end of --data that calibration leaves alone and the result is judged on"},
+    {.name = "holdout-data", .type = NB_ARG_STRING, AT(holdout_data), .metavar = "FILE", .group = "Proof",
+     .help = "judge on the first --holdout conversations of this file instead (0: all)"},
+    {.name = "gate", .type = NB_ARG_STRING, AT(gate), .metavar = "LIMITS|FILE", .text = "default", .group = "Proof",
+     .help = "limits such as kl=0.02,top1=0.97,ppl=1.02,image.kl.p99=0.5 that the result must keep, or exit code 3 (it stays); "
+             "default is " NB_GATE_DEFAULT ", which only damage misses; off is none"},
+    {.name = "answers", .type = NB_ARG_INT, AT(answers), .min = 0, .max = 64, .text = "4", .group = "Proof",
+     .help = "held-out questions that both models answer, side by side in the report"},
+    {.name = "base-model", .type = NB_ARG_STRING, AT(base_model), .metavar = "NAME", .shown = "the name of the folder", .group = "Proof",
+     .advanced = true, .help = "repository of MODEL, for the model card"},
 
     {.name = "grid", .aliases = "n-grid", .type = NB_ARG_INT, AT(grid), .min = 1, .max = 1000, .text = "20",
      .group = "AWQ", .advanced = true, .help = "exponents tried for the scales"},
@@ -358,7 +373,8 @@ static nb_status write_command(nb_buf *out, const nb_args *args, nb_error *err)
 }
 
 /* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
-static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const nb_quantize_flags *opt, int threads, nb_error *err)
+static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, nb_proof *proof, char **folder, const nb_quantize_flags *opt, int threads,
+                               nb_error *err)
 {
     bool   spool;
     size_t n = strlen(opt->out);
@@ -366,6 +382,11 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **fol
     NB_TRY(nb_plan_make(plan, q, threads, err));
     NB_TRY(nb_plan_fit(plan, opt->max_ram, &spool, err));
     if (!opt->max_ram) return NB_OK;
+    if (plan->answers > opt->max_ram) {
+        nb_human_bytes(text, (double)plan->answers);
+        nb_note("--answers: none will be shown, a whole model takes %s", text);
+        proof->answers_wanted = 0;
+    }
     nb_human_bytes(text, (double)(spool || q->data.spool ? plan->ram_spool : plan->ram));
     nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
             spool ? "; hidden states go to disk" : "");
@@ -379,6 +400,14 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **fol
     }
     q->data.spool = *folder;
     return NB_OK;
+}
+
+/* A failed gate comes last: the report is out and the checkpoint stands. */
+static nb_status gate_status(const nb_proof *p, nb_error *err)
+{
+    if (p->verdict != NB_FAILED) return NB_OK;
+    return nb_fail(err, NB_ERR_GATE, "%s: the quality gate failed: %.500s; the checkpoint stays, marked in its report.json and README.md", p->opt->out,
+                   p->why);
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -399,6 +428,7 @@ nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *e
     nb_lora            *loras = NULL;
     nb_choice_rule     *rules = NULL;
     size_t              rule_count = 0;
+    nb_proof            proof = {0};
     nb_plan             plan;
     char               *spool = NULL;
     nb_status           s = settle(args, opt, err);
@@ -415,20 +445,24 @@ nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *e
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
     if (s == NB_OK) s = write_command(&command, args, err);
+    if (s == NB_OK) s = nb_proof_plan(&proof, &q, opt, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
     if (s == NB_OK && (opt->dry_run || opt->max_ram))
-        s = settle_memory(&plan, &q, &spool, opt, nb_pool_threads(session.pool), err);
+        s = settle_memory(&plan, &q, &proof, &spool, opt, nb_pool_threads(session.pool), err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
     if (s == NB_OK && !opt->dry_run) {
-        q.recipe_json = recipe.data;
+        q.recipe_json = proof.recipe = recipe.data;
         q.command_json = command.data;
+        proof.data.spool = q.data.spool;
         q.loras = loras;
         q.lora_count = (size_t)opt->lora.count;
         nb_meter_start(&meter, "quantize");
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
-    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, opt, args, recipe.data, err);
+    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, &proof, err);
+    if (s == NB_OK && !opt->dry_run) s = gate_status(&proof, err);
+    nb_proof_free(&proof);
     nb_quantize_report_free(&report);
     free_loras(loras, opt->lora.count);
     nb_quantize_free_rules(rules, rule_count);
@@ -455,9 +489,13 @@ const nb_command nb_command_quantize = {
              "padded.\n\n"
              "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves what it finished "
              "in DIR.partial and DIR.job, and the same command, or 'nibble resume DIR', goes on from there, to the same bytes. "
-             "DIR holds a recipe.json that repeats the run.",
+             "DIR holds a recipe.json that repeats the run.\n\n"
+             "Before DIR appears, both models read conversations that calibration never saw: the last ones of --data, or "
+             "--holdout-data. DIR's report.json, report.html and README.md say how far they are apart, and limits given with "
+             "--gate decide the exit code.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
+                "  nibble quantize MODEL --data sft.json --gate kl=0.02,top1=0.97,ppl=1.02 --answers 8 --out 2b-proven\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",
     .blocks = nb_quantize_blocks,
     .options_size = sizeof(nb_quantize_flags),

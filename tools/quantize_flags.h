@@ -3,6 +3,7 @@
 #define NB_QUANTIZE_FLAGS_H
 
 #include "quant/plan.h"
+#include "tools/cli/table.h"
 #include "tools/data_source.h"
 #include "tools/session.h"
 
@@ -23,6 +24,9 @@ typedef struct {
     double      target_bpw, target_kl;
     const char *spool, *job;
     int64_t     spool_zstd, save_states;
+    const char *holdout, *holdout_data, *gate, *base_model;
+    int64_t     answers;
+    bool        judge;
 } nb_quantize_flags;
 
 /* The rows of `nibble quantize`, for `nibble plan` too. */
@@ -41,9 +45,19 @@ extern const int          nb_quantize_vision[], nb_quantize_head[]; /* bits, 0: 
 nb_status nb_quantize_rules(nb_choice_rule **out, size_t *count, const nb_strings *keep, const nb_strings *set, nb_error *err);
 void      nb_quantize_free_rules(nb_choice_rule *rules, size_t count);
 
+/* How the solvers did beside rounding to nearest, over the matrices that have both figures. */
+typedef struct {
+    double mean;        /* geometric mean of loss / rtn_loss; NaN: nothing was compared */
+    double worst;
+    size_t worst_index, compared, fallbacks, dead;
+} nb_solver_quality;
+nb_solver_quality nb_quantize_quality(const nb_quantize_report *r);
+/* Every matrix as an array of objects (or a table for people). */
+nb_status nb_quantize_matrices(nb_table **out, const nb_quantize_report *r, bool awq, nb_error *err);
+
 /* Warnings to stderr, the report as text or JSON to stdout. */
-nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,
-                                   nb_error *err);
+struct nb_proof;
+nb_status nb_quantize_print_report(const nb_quantize_report *r, const struct nb_proof *proof, nb_error *err);
 nb_status nb_quantize_print_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt, nb_error *err);
 
 #endif

@@ -88,6 +88,20 @@ static void parts_of_the_demo(void **state)
     assert_true(p.solver > inner * inner * 8 + hidden * inner * 4);
     assert_true(p.ram >= p.ram_spool && p.ram <= p.ram_spool + p.hidden);
     assert_true(p.ram_spool >= p.fixed + p.model + p.layer + p.statistics + p.solver);
+    assert_true(p.judge == 0 && p.judge_hidden == 0 && p.answers == 0);
+    o.judge_samples = 8; /* both models' states, and both without their layers */
+    o.judge_answers = 2;
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.judge_hidden, 8 * 1024 * 2 * hidden * 4);
+    assert_int_equal(q.disk_spool, 2 * q.judge_hidden);
+    assert_true(q.judge > q.fixed + 2 * q.model + q.picture && q.judge < q.fixed + 2 * q.model + q.picture + q.batch + 4 * q.layer + (1 << 20));
+    assert_true(q.ram_spool >= q.judge && q.ram_spool >= p.ram_spool && q.ram >= q.judge + q.judge_hidden && q.ram >= p.ram);
+    assert_true(q.answers > q.judge + (uint64_t)c.layers * q.packed - q.picture - q.batch - 2 * q.packed);
+    o.method = NB_METHOD_RTN; /* which runs nothing itself */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_true(q.packed == 0 && q.judge_hidden == 8 * 1024 * 2 * hidden * 4 && q.ram_spool >= q.judge && q.judge > q.fixed + 2 * q.model);
+    o.method = NB_METHOD_GPTQ;
+    o.judge_samples = o.judge_answers = 0;
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);

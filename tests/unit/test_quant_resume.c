@@ -111,6 +111,7 @@ static outcome run(const nb_quantize_options *o, size_t at, int how, int *signal
         for (size_t m = 0; m < r.count && r.matrices; m++) {
             result.loss += r.matrices[m].loss + r.matrices[m].rtn_loss + r.matrices[m].ratio + (r.matrices[m].name[0] == 'm');
         }
+        for (size_t m = 0; m < r.count / 7 * 4 && r.site_max; m++) result.loss += r.site_max[m] * (double)(m + 1);
         result.loss += r.max_input;
         _exit(write(ends[1], &result, sizeof result) != sizeof result);
     }
@@ -520,12 +521,54 @@ static void damage_costs_what_it_hit(void **state)
     assert_true(hash_out() == want_one);
 }
 
+/* A judge that reads the whole checkpoint, adds two files, and dies between them when it is told to. */
+static nb_status judge(void *context, const nb_quantized *q, nb_error *err)
+{
+    const char *how = context;
+    nb_model   *model;
+    nb_checkpoint *c;
+    NB_TRY(nb_checkpoint_open_unfinished(&c, nb_writer_partial(q->writer), err));
+    NB_TRY(nb_model_open_checkpoint(&model, c, &q->original->ops, 0, err)); /* all of it is there */
+    char text[200];
+    snprintf(text, sizeof text, "%d layers, %g", model->config.layers, q->report->matrices[41].loss);
+    nb_model_close(model);
+    NB_TRY(nb_writer_file(q->writer, "report.json", text, strlen(text), err));
+    if (*how == 'k') raise(SIGKILL);
+    if (*how == 's') return nb_fail(err, NB_ERR_STOPPED, "stopped while judging");
+    return nb_writer_file(q->writer, "README.md", text, strlen(text), err);
+}
+
+static void judged_again_after_an_interruption(void **state)
+{
+    (void)state;
+    nb_quantize_options o = request(NB_METHOD_GPTQ);
+    int                 signal;
+    o.finish = judge;
+    o.finish_context = "";
+    finish(&o);
+    uint64_t want = hash_out();
+    o.finish_context = "k";
+    run(&o, SIZE_MAX, STOP, &signal);
+    assert_int_equal(signal, SIGKILL);
+    assert_false(nb_file_exists(in_folder("out")));
+    assert_true(nb_file_exists(in_folder("out.partial/report.json")));
+    o.finish_context = "s";
+    outcome r = run(&o, SIZE_MAX, STOP, &signal);
+    assert_int_equal(r.status, NB_ERR_STOPPED);
+    assert_int_equal(r.steps, STEPS - 24); /* every layer was taken over */
+    o.finish_context = "";
+    r = finish(&o);
+    assert_int_equal(r.steps, STEPS - 24);
+    assert_true(hash_out() == want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_anywhere), cmocka_unit_test(stopped_at_the_end_of_a_step),
-        cmocka_unit_test(changes_are_refused_by_name), cmocka_unit_test(damage_costs_what_it_hit),
-        cmocka_unit_test(inputs_by_content), cmocka_unit_test(states_are_found_or_made_again), cmocka_unit_test(formats_and_places),
+        cmocka_unit_test(judged_again_after_an_interruption), cmocka_unit_test(changes_are_refused_by_name),
+        cmocka_unit_test(damage_costs_what_it_hit), cmocka_unit_test(inputs_by_content),
+        cmocka_unit_test(states_are_found_or_made_again), cmocka_unit_test(formats_and_places),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
