@@ -17,6 +17,8 @@ typedef struct {
     nb_codes       codes[NB_LINEARS];
     nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
     double         gram_s;            /* time in the tap */
+    float         *scale[NB_SITES];   /* [k] what AWQ divided the inputs of a site by; NULL: nothing */
+    nb_layer       original;          /* packed, for asymmetric calibration */
 } nb_layer_work;
 
 nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);
@@ -31,6 +33,11 @@ nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool kee
 void nb_layer_pick(nb_layer_work *l);
 /* A matrix that stays float takes the values of the type it is written in; from here on the layer runs with those. */
 nb_status nb_layer_keep(nb_layer_work *l, int linear, nb_error *err);
+/* Close the statistics of a site after a pass over all samples. */
+nb_status nb_layer_finish_stats(nb_layer_work *l, nb_site site, nb_error *err);
+/* Statistics of a site from the quantized stream, beside the original one; then the float matrices of the site become the targets
+ * that make good what was lost before them (layer_pair.c). */
+nb_status nb_layer_watch_pair(nb_layer_work *l, nb_site site, nb_error *err);
 
 /* AWQ before rounding: what plain rounding would lose, then the scales, folded into the layer's floats. */
 nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err);

@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "quant/config_out.h"
 #include "quant/outer.h"
 #include "quant/places.h"
 #include "quant/resume.h"
 #include "quant/target.h"
+#include "runtime/io/file.h"
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
@@ -133,6 +135,15 @@ static const char *data_name(const nb_samples_options *data)
     return data->path ? data->path : data->sources[0].path;
 }
 
+/* A spool of the original stream lies inside the other's folder. */
+static nb_status make_twin(nb_job *job, nb_error *err)
+{
+    const nb_samples_options *o = &job->options.data;
+    job->original_spool = o->spool ? nb_path_join(o->spool, "original") : NULL;
+    if (o->spool && !job->original_spool) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", o->spool);
+    return nb_samples_twin(&job->original, &job->samples, job->model, job->original_spool, o->spool_level, err);
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -141,6 +152,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     job->options.data.embed = true; /* pictures of all samples at once can be larger than everything else */
     NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
     NB_TRY(nb_samples_embed(&job->samples, job->model, err));
+    if (job->options.asym) NB_TRY(make_twin(job, err));
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
     r->too_long = job->samples.too_long;
@@ -182,7 +194,7 @@ static nb_status run_layers(nb_job *job, nb_error *err)
 static nb_status write_files(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
-    bool                       gptq = o->method == NB_METHOD_GPTQ;
+    bool                       gptq = o->method == NB_METHOD_GPTQ || o->method == NB_METHOD_AWQ_GPTQ;
     const nb_block_facts       block = {.format = o->format, .choice = &job->choice, .permuted = nb_quantize_permutes(o),
                                         .static_groups = gptq && o->static_groups, .true_sequential = gptq && o->true_sequential,
                                         .damp = gptq ? o->damp : 0};
@@ -235,6 +247,9 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     bool hopeless = status == NB_ERR_INPUT && job.in_layer;
     if (job.writer && job.journal && nb_journal_layers(job.journal) && !hopeless) nb_writer_keep(job.writer);
     nb_writer_free(job.writer);
+    nb_samples_free(&job.original);
+    if (job.original_spool) rmdir(job.original_spool); /* a run that was killed had made it */
+    free(job.original_spool);
     nb_samples_free(&job.samples);
     nb_journal_close(job.journal, status == NB_OK || hopeless);
     nb_choice_free(&job.choice);

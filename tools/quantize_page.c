@@ -168,7 +168,7 @@ nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantiz
     nb_table *matrices = NULL;
     nb_buf    out = {0};
     quality   q = judge(r);
-    NB_TRY(matrix_table(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ, err));
+    NB_TRY(matrix_table(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ || nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ, err));
     warn_about(r, &q);
     if (nb_json_wanted()) {
         json_report(r, &q, &opt->sources, recipe, matrices, &out);

@@ -153,6 +153,8 @@ static void killed_anywhere(void **state)
     for (int variant = 0; variant < 5; variant++) {
         nb_quantize_options o = request(variant < 2 ? NB_METHOD_GPTQ : variant < 4 ? NB_METHOD_AWQ : NB_METHOD_RTN);
         o.propagate_quantized = variant % 2 == 0;
+        o.asym = variant == 2;
+        o.asym_damp = 0.01;
         o.order = variant == 0 ? NB_ORDER_FULL : NB_ORDER_NONE;
         outcome  whole = finish(&o);
         uint64_t want = hash_out();
