@@ -13,10 +13,10 @@
 void nb_samples_free(nb_samples *s)
 {
     for (size_t i = 0; i < s->count; i++) {
-        nb_prompt_free(&s->prompts[i]);
+        if (!s->twin) nb_prompt_free(&s->prompts[i]);
         if (s->hidden) free(s->hidden[i]);
     }
-    free(s->prompts);
+    if (!s->twin) free(s->prompts);
     free(s->hidden);
     free(s->by_source);
     nb_spool_free(s->spool);
@@ -249,4 +249,37 @@ nb_status nb_samples_state(const nb_samples *s, size_t sample, size_t hidden, fl
     if (s->spool) return nb_spool_get(s->spool, sample, out, values, err);
     memcpy(out, s->hidden[sample], values * sizeof *out);
     return NB_OK;
+}
+
+/* ---- a second set of states -------------------------------------------------------------------------------------- */
+
+static nb_status copy_states(nb_samples *out, const nb_samples *s, size_t hidden, nb_error *err)
+{
+    if (out->spool) NB_TRY(nb_spool_start(out->spool, err));
+    for (size_t i = 0; i < s->count; i++) {
+        size_t values = s->prompts[i].count * hidden;
+        float *copy;
+        NB_TRY(nb_alloc(&copy, values, sizeof *copy, "hidden states", err));
+        nb_status status = s->spool ? nb_spool_get(s->spool, i, copy, values, err) : NB_OK;
+        if (!s->spool) memcpy(copy, s->hidden[i], values * sizeof *copy);
+        if (!status && out->spool) status = nb_spool_put(out->spool, copy, values, err);
+        if (!status && !out->spool) out->hidden[i] = copy;
+        if (status || out->spool) free(copy);
+        NB_TRY(status);
+    }
+    return out->spool ? nb_spool_finish(out->spool, err) : NB_OK;
+}
+
+nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, const char *spool, int spool_level,
+                          nb_error *err)
+{
+    *out = *s;
+    out->twin = true;
+    out->hidden = NULL;
+    out->spool = NULL;
+    nb_status status = spool ? nb_spool_new(&out->spool, spool, spool_level, 0, err)
+                             : nb_alloc(&out->hidden, s->count, sizeof *out->hidden, "hidden states", err);
+    if (!status) status = copy_states(out, s, (size_t)model->config.hidden, err);
+    if (status) nb_samples_free(out);
+    return status;
 }

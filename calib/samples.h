@@ -68,6 +68,7 @@ typedef struct {
     uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
     nb_dtype   kv_type;
     size_t     capacity, hidden_capacity;
+    bool       twin;        /* prompts are another set's */
 } nb_samples;
 
 enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of its own */
@@ -76,6 +77,9 @@ enum { NB_SAMPLES_ROWS = 1024 }; /* tokens of a batch; a longer sample is one of
 nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_samples_options *options, nb_error *err);
 /* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
+/* The same conversations with hidden states of their own, copies of those of s as they are now; it must go before s does.
+ * spool: folder for the states; NULL: in memory. */
+nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, const char *spool, int spool_level, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 /* Write the hidden states as the next generation of another spool, complete. */
 nb_status nb_samples_save(const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err);
@@ -90,10 +94,23 @@ nb_status nb_samples_state(const nb_samples *s, size_t sample, size_t hidden, fl
 typedef struct {
     void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
     void    *context;
+    int      sites;         /* a pass that keeps nothing may end after so many sites; 0: all four */
 } nb_sample_tap;
 /* Run one layer over all samples.  keep: hidden is replaced by the outputs; otherwise it is left as it is (statistics
  * passes).  tap may be NULL. */
 nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
                            nb_error *err);
+
+/* Sees the inputs of a site for the same tokens in two runs of a layer: first stream 0, then stream 1.  state: backend memory
+ * [rows, hidden], what the outputs of o and down are added to. */
+typedef struct {
+    void   (*site)(void *context, int stream, nb_site site, const float *x, size_t ld, size_t rows, int k, const float *state,
+                   const uint8_t *modality);
+    void    *context;
+    nb_site  site_wanted;
+} nb_pair_tap;
+/* A set and its twin through a layer each, batch by batch side by side; hidden states stay as they are. */
+nb_status nb_samples_pair(const nb_samples *set[2], const nb_layer *layer[2], const nb_model *model, const nb_pair_tap *tap,
+                          nb_error *err);
 
 #endif

@@ -15,6 +15,9 @@
 
 typedef struct {
     const nb_sample_tap *tap;
+    const nb_pair_tap   *pair;     /* in place of tap */
+    int                  stream;
+    const float         *state_d;  /* [rows, hidden] of the batch, as the layer changes it */
     uint8_t             *modality; /* [max rows] of the batch */
     size_t               seen;     /* rows that came through the first site */
 } tap_batch;
@@ -97,11 +100,20 @@ static nb_status pass_new(layer_pass *p, const nb_samples *s, const nb_model *mo
     return NB_OK;
 }
 
-static void forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
+static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
 {
     tap_batch *t = context;
     if (site == NB_SITE_QKV) t->seen += rows;
     t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
+    return t->tap->sites == 0 || (int)site + 1 < t->tap->sites;
+}
+
+static bool pair_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
+{
+    tap_batch *t = context;
+    if (site != t->pair->site_wanted) return true;
+    t->pair->site(t->pair->context, t->stream, site, x, ld, rows, k, t->state_d, t->modality);
+    return false;
 }
 
 static nb_status sample_in(const layer_pass *p, const nb_samples *s, size_t i, float *x_d, size_t values, const nb_ops *ops,
@@ -139,8 +151,9 @@ static nb_status run_batch(layer_pass *p, nb_samples *s, size_t first, size_t en
     }
     assert(at == rows);
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
-    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
-                     &p->tap);
+    p->tap.state_d = p->x_d;
+    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows,
+                     p->tap.pair ? pair_tap : p->tap.tap ? forward_tap : NULL, &p->tap);
     NB_TRY(ops->status(ops, err));
     for (size_t i = first; i < end && keep; i++)
         NB_TRY(sample_out(p, s, i, p->x_d + p->span[i - first].first * hidden, s->prompts[i].count * hidden, ops, err));
@@ -151,6 +164,7 @@ nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer 
                            nb_error *err)
 {
     assert(s->hidden || s->spool);
+    assert(!keep || !tap || tap->sites == 0);
     layer_pass pass = {.tap = {.tap = tap}};
     nb_status  status = pass_new(&pass, s, model, err);
     if (!status && keep && s->spool) status = nb_spool_start(s->spool, err);
@@ -161,6 +175,24 @@ nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer 
     }
     if (!status && keep && s->spool) status = nb_spool_finish(s->spool, err);
     assert(status || !tap || pass.tap.seen == s->tokens);
+    pass_free(&pass, &model->ops);
+    return status;
+}
+
+nb_status nb_samples_pair(const nb_samples *set[2], const nb_layer *layer[2], const nb_model *model, const nb_pair_tap *tap,
+                          nb_error *err)
+{
+    layer_pass pass = {.tap = {.pair = tap}};
+    nb_status  status = pass_new(&pass, set[0], model, err);
+    for (size_t first = 0, end; first < set[0]->count && !status; first = end) {
+        size_t rows, pages;
+        end = batch_end(set[0], first, &rows, &pages);
+        for (int i = 0; i < 2 && !status; i++) {
+            nb_samples reads = *set[i]; /* nothing is kept */
+            pass.tap.stream = i;
+            status = run_batch(&pass, &reads, first, end, rows, model, layer[i], false, err);
+        }
+    }
     pass_free(&pass, &model->ops);
     return status;
 }

@@ -24,6 +24,8 @@
 #include <string.h>
 
 #include "quant/linalg.h"
+#include "quant/range.h"
+#include "quant/refine.h"
 
 enum { ROWS = 64, FACTOR_ROWS = 64 };
 
@@ -35,6 +37,7 @@ typedef struct {
     int           n, k, width;
     int32_t      *order;    /* [k] the column at each step */
     int32_t      *group_of; /* [k] the group of each step's column */
+    float        *energy;   /* [k] diag H over its mean at each step: weights of the range search */
     double       *y;        /* [k, k] */
     float        *w;        /* [n, k] in the order of the steps, updated */
     float        *u;        /* [width, k] rows begin .. end - 1 of U; element j is column begin + j */
@@ -150,25 +153,28 @@ static void fill_panel(void *context, size_t item, int thread)
 
 /* ---- the loop over columns ------------------------------------------------------------------------------------------- */
 
-static void fit_group(const solver *s, const float *w, int count, size_t at)
+static void fit_group(const solver *s, const float *w, const float *energy, int count, size_t at)
 {
-    float *scale = s->out->scales + at;
+    const nb_gptq_options *o = s->options;
+    float *scale = s->out->scales + at, power = o->mse > 0.0f ? o->mse : o->range == NB_RANGE_MSE ? 2.4f : 2.0f;
     uint8_t *zero = s->out->zeros + at;
-    if (s->options->mse > 0.0f)
-        nb_grid_search(&s->options->grid, w, NULL, count, s->options->mse, scale, zero);
+    if (o->range == NB_RANGE_FULL)
+        nb_grid_fit(&o->grid, w, count, 1.0f, scale, zero);
     else
-        nb_grid_fit(&s->options->grid, w, count, 1.0f, scale, zero);
+        nb_grid_search(&o->grid, w, o->range == NB_RANGE_ENERGY ? energy : NULL, count, power, scale, zero);
 }
 
-static void fit_static_groups(void *context, size_t item, int thread)
+/* Scales from the original weights, before the loop. */
+static nb_status fit_static_groups(solver *s, nb_pool *pool, nb_error *err)
 {
-    (void)thread;
-    const solver *s = context;
-    int group = s->out->group;
-    for (int g = 0; g < s->out->groups; g++) {
-        int begin = g * group, count = s->k - begin < group ? s->k - begin : group;
-        fit_group(s, s->weights + item * s->k + begin, count, item * (size_t)s->out->groups + g);
-    }
+    const nb_gptq_options *o = s->options;
+    size_t groups = (size_t)s->n * (size_t)s->out->groups;
+    nb_codes fitted;
+    NB_TRY(nb_range_round(&fitted, s->weights, s->h, s->n, s->k, &o->grid, o->range, o->mse, pool, err));
+    memcpy(s->out->scales, fitted.scales, groups * sizeof *fitted.scales);
+    memcpy(s->out->zeros, fitted.zeros, groups);
+    nb_codes_free(&fitted);
+    return NB_OK;
 }
 
 /* Scales of the group that starts at step i, from the weights as they are now: columns of this block are in the tile, later
@@ -181,7 +187,7 @@ static void fit_dynamic_group(const solver *s, const float *tile, int first, int
     for (int r = 0; r < rows; r++) {
         for (int j = i; j < i + count; j++)
             row[j - i] = j < s->end ? tile[(j - s->begin) * ROWS + r] : s->w[(size_t)(first + r) * s->k + j];
-        fit_group(s, row, count, (size_t)(first + r) * s->out->groups + s->group_of[i]);
+        fit_group(s, row, s->energy + i, count, (size_t)(first + r) * s->out->groups + s->group_of[i]);
     }
 }
 
@@ -243,7 +249,6 @@ static void solve(solver *s, nb_pool *pool)
     size_t tiles = ((size_t)s->n + ROWS - 1) / ROWS;
     for (int r = 0; r < s->n; r++)
         for (int i = 0; i < s->k; i++) s->w[(size_t)r * s->k + i] = s->weights[(size_t)r * s->k + s->order[i]];
-    if (s->options->static_groups) nb_parallel(pool, (size_t)s->n, fit_static_groups, s);
     for (s->begin = 0; s->begin < s->k; s->begin = s->end) {
         s->end = choose_end(s);
         nb_parallel(pool, ((size_t)(s->k - s->begin) + 255) / 256, fill_panel, s);
@@ -261,25 +266,12 @@ static nb_status check_options(const nb_gptq_options *o, nb_error *err)
     if (o->block <= 0) return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: a block of %d columns is not possible: use 128", o->block);
     if (!(o->mse >= 0.0f) || !isfinite(o->mse))
         return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: %g is no exponent of the range search: use 2.4, or 0 for none", (double)o->mse);
+    if (o->range == NB_RANGE_BLOCK && !o->static_groups)
+        return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: ranges by blocks of the Gram matrix need static groups");
+    if (o->sweeps < 0) return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: %d sweeps of refinement are not possible: use 2, or 0 for none", o->sweeps);
     if (o->order != NB_ORDER_NONE && o->order != NB_ORDER_GROUP && o->order != NB_ORDER_FULL)
         return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: unknown order of columns %d", (int)o->order);
     return NB_OK;
-}
-
-/* Mean of diag H over live columns without overflow; 1 when none is alive. */
-static double mean_energy(const double *h, int k, int *dead)
-{
-    double largest = 0.0, sum = 0.0;
-    *dead = 0;
-    for (int c = 0; c < k; c++) largest = fmax(largest, h[(size_t)c * k + c]);
-    for (int c = 0; c < k; c++) {
-        double energy = h[(size_t)c * k + c];
-        if (energy > 0.0)
-            sum += energy / largest;
-        else
-            ++*dead;
-    }
-    return *dead == k ? 1.0 : largest * (sum / (k - *dead));
 }
 
 static nb_status prepare(solver *s, nb_pool *pool, nb_error *err)
@@ -288,11 +280,14 @@ static nb_status prepare(solver *s, nb_pool *pool, nb_error *err)
     s->scratch_size = 2 * width * ROWS + k;
     NB_TRY(nb_alloc(&s->order, k, sizeof *s->order, "GPTQ column order", err));
     NB_TRY(nb_alloc(&s->group_of, k, sizeof *s->group_of, "GPTQ column groups", err));
+    NB_TRY(nb_alloc(&s->energy, k, sizeof *s->energy, "GPTQ energies", err));
     NB_TRY(nb_alloc(&s->y, k * k, sizeof *s->y, "GPTQ factor of the Gram matrix", err));
     NB_TRY(nb_alloc(&s->w, n * k, sizeof *s->w, "GPTQ working weights", err));
     NB_TRY(nb_alloc(&s->u, width * k, sizeof *s->u, "GPTQ block of the factor", err));
     NB_TRY(nb_alloc(&s->scratch, (size_t)nb_pool_threads(pool) * s->scratch_size, sizeof *s->scratch, "GPTQ tiles", err));
-    return choose_order(s, err);
+    NB_TRY(choose_order(s, err));
+    for (size_t i = 0; i < k; i++) s->energy[i] = (float)(s->h[(size_t)s->order[i] * (k + 1)] / s->unit);
+    return NB_OK;
 }
 
 static nb_status loss_of(const solver *s, const nb_codes *codes, nb_pool *pool, double *loss, nb_error *err)
@@ -308,7 +303,14 @@ static nb_status solve_or_round(solver *s, nb_codes *nearest, nb_pool *pool, nb_
     bool found;
     NB_TRY(prepare(s, pool, err));
     NB_TRY(find_factor(s, pool, report, &found, err));
+    if (found && s->options->static_groups) NB_TRY(fit_static_groups(s, pool, err));
     if (found) solve(s, pool);
+    free(s->y); /* the refinement needs as much */
+    s->y = NULL;
+    if (found && s->options->sweeps > 0) {
+        nb_refine_options r = { .sweeps = s->options->sweeps, .scales = true, .damp = report->damp };
+        NB_TRY(nb_refine(s->out, s->weights, s->h, s->options->grid.sym, &r, pool, err));
+    }
     if (found) NB_TRY(loss_of(s, s->out, pool, &report->loss, err));
     NB_TRY(nb_rtn(nearest, s->weights, s->n, s->k, &s->options->grid, pool, err));
     NB_TRY(loss_of(s, nearest, pool, &report->rtn_loss, err));
@@ -335,11 +337,12 @@ nb_status nb_gptq(nb_codes *out, const float *w, const double *h, int n, int k, 
     nb_status status = nb_check_weights(w, n, k, err);
     if (status == NB_OK) status = nb_check_gram(h, k, err);
     if (status == NB_OK) {
-        s.unit = mean_energy(h, k, &report->dead);
+        s.unit = nb_gram_mean(h, k, &report->dead);
         status = solve_or_round(&s, &nearest, pool, report, err);
     }
     free(s.order);
     free(s.group_of);
+    free(s.energy);
     free(s.y);
     free(s.w);
     free(s.u);

@@ -76,26 +76,33 @@ static nb_status take_sites(nb_layer_work *l, nb_error *err)
 
 bool nb_layer_job_by_sites(const nb_job *job)
 {
-    return job->options.method == NB_METHOD_GPTQ && job->options.true_sequential;
+    return job->options.method == NB_METHOD_GPTQ && (job->options.true_sequential || job->options.asym);
 }
 
 static nb_status solve_layer(nb_layer_work *l, nb_error *err)
 {
     const nb_quantize_options *o = &l->job->options;
-    bool last = l->index == l->job->model->config.layers - 1, sequential = nb_layer_job_by_sites(l->job);
+    bool smooth = o->method == NB_METHOD_AWQ || o->method == NB_METHOD_AWQ_GPTQ;
+    bool last = l->index == l->job->model->config.layers - 1, by_sites = nb_layer_job_by_sites(l->job);
+    bool sequential = by_sites || o->asym || o->method == NB_METHOD_AWQ_GPTQ;
     bool rtn = o->method == NB_METHOD_RTN;
     bool keep_float = !rtn && !last && !o->propagate_quantized;
     start_float(l, l->now);
-    if (!rtn && !sequential) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float, err));
-    if (o->method == NB_METHOD_AWQ) NB_TRY(nb_layer_smooth(l, err));
+    if (o->asym) NB_TRY(nb_layer_pack(&l->job->model->ops, &l->original, &l->job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
+    if (smooth || (!rtn && !sequential)) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float, err));
+    if (smooth) NB_TRY(nb_layer_smooth(l, err));
     NB_TRY(take_sites(l, err));
     for (int site = l->job->sites; site < NB_SITES; site++) {
         NB_TRY(nb_layer_step(l, (nb_site)site, err));
-        if (sequential) NB_TRY(nb_layer_watch(l, (nb_site)site, (nb_site)site, false, err));
+        if (o->asym)
+            NB_TRY(nb_layer_watch_pair(l, (nb_site)site, err));
+        else if (sequential)
+            NB_TRY(nb_layer_watch(l, (nb_site)site, (nb_site)site, false, err));
         NB_TRY(nb_layer_solve(l, (nb_site)site, err));
         NB_TRY(nb_layer_write_site(l, (nb_site)site, err));
-        if (sequential && site < NB_SITES - 1) NB_TRY(nb_resume_record_site(l->job, l->index, site, l->f.source_hash, err));
+        if (by_sites && site < NB_SITES - 1) NB_TRY(nb_resume_record_site(l->job, l->index, site, l->f.source_hash, err));
     }
+    if (o->asym && !last) NB_TRY(nb_samples_layer(&l->job->original, l->job->model, &l->original, NULL, true, err));
     if (sequential && keep_float) {
         nb_linear source[NB_LINEARS];
         start_float(l, source);
@@ -121,6 +128,22 @@ static nb_status replay(nb_layer_work *l, nb_error *err)
     return nb_layer_run(l, l->now, false, true, err);
 }
 
+/* The original stream past a layer. */
+static nb_status replay_original(nb_layer_work *l, nb_error *err)
+{
+    nb_job        *job = l->job;
+    nb_float_layer f;
+    NB_TRY(nb_float_layer_read(&f, job->model, &job->plain, l->index, err));
+    nb_linear source[NB_LINEARS];
+    for (int i = 0; i < NB_LINEARS; i++)
+        source[i] = (nb_linear){.weights = f.source[i].weights, .bias = i <= NB_V ? f.bias[i] : NULL};
+    nb_status status = nb_layer_pack(&job->model->ops, &l->original, &job->model->config, f.norm[0], f.norm[1], source, err);
+    if (!status) status = nb_samples_layer(&job->original, job->model, &l->original, NULL, true, err);
+    nb_layer_release(&job->model->ops, &l->original);
+    nb_float_layer_free(&f);
+    return status;
+}
+
 nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
 {
     nb_layer_work *l;
@@ -129,7 +152,8 @@ nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
     l->job = job;
     l->index = layer;
     nb_layer_pick(l);
-    nb_status status = replay(l, err);
+    nb_status status = job->options.asym ? replay_original(l, err) : NB_OK;
+    if (!status) status = replay(l, err);
     nb_float_layer_free(&l->f);
     free(l);
     return status;
@@ -147,6 +171,8 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     for (int i = 0; i < NB_LINEARS && !status; i++)
         snprintf(nb_layer_matrix(l, i)->name, sizeof nb_layer_matrix(l, i)->name, "%s", l->f.name[i]);
     if (!status) status = solve_layer(l, err);
+    if (job->options.asym) nb_layer_release(&job->model->ops, &l->original);
+    for (int site = 0; site < NB_SITES; site++) free(l->scale[site]);
     for (int i = 0; i < NB_LINEARS; i++) {
         nb_codes_free(&l->codes[i]);
         free(l->kept[i]);

@@ -21,6 +21,8 @@ typedef struct {
     nb_model           *model;
     nb_samples          samples; /* empty for round to nearest */
     nb_choice           choice;  /* of every matrix */
+    nb_samples          original; /* asymmetric calibration: the same through the original layers */
+    char               *original_spool; /* the folder of its states, or NULL */
     nb_plain            plain;
     nb_writer          *writer;
     nb_journal         *journal; /* NULL: not a job */

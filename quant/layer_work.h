@@ -18,6 +18,8 @@ typedef struct {
     nb_linear      taken[NB_LINEARS]; /* of sites that an earlier run solved, read back */
     nb_stats       stats[NB_SITES];   /* k = 0: not wanted in the pass */
     double         gram_s;            /* time in the tap */
+    float         *scale[NB_SITES];   /* [k] what AWQ divided the inputs of a site by; NULL: nothing */
+    nb_layer       original;          /* packed, for asymmetric calibration */
 } nb_layer_work;
 
 nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);
@@ -32,6 +34,11 @@ nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool kee
 void nb_layer_pick(nb_layer_work *l);
 /* A matrix that stays float takes the values of the type it is written in; from here on the layer runs with those. */
 nb_status nb_layer_keep(nb_layer_work *l, int linear, nb_error *err);
+/* Close the statistics of a site after a pass over all samples. */
+nb_status nb_layer_finish_stats(nb_layer_work *l, nb_site site, nb_error *err);
+/* Statistics of a site from the quantized stream, beside the original one; then the float matrices of the site become the targets
+ * that make good what was lost before them (layer_pair.c). */
+nb_status nb_layer_watch_pair(nb_layer_work *l, nb_site site, nb_error *err);
 
 /* Tell the world that a site comes next. */
 nb_status nb_layer_step(nb_layer_work *l, nb_site site, nb_error *err);

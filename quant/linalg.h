@@ -23,6 +23,9 @@ void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const 
 nb_status nb_check_weights(const float *w, int n, int k, nb_error *err);
 nb_status nb_check_gram(const double *h, int k, nb_error *err);
 
+/* Mean of diag H over live columns, those with energy, without overflow; 1 when none is alive. */
+double nb_gram_mean(const double *h, int k, int *dead);
+
 /* a [k, k] row-major symmetric, of which only the lower triangle is read: a = L L'.  Afterwards the upper triangle with the
  * diagonal holds (L^-1)', and the rest is undefined.  *positive is false, and the upper triangle undefined, when a squared
  * pivot is not above floor: the matrix is not positive definite to working precision. */

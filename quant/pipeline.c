@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "quant/config_out.h"
 #include "quant/outer.h"
 #include "quant/places.h"
 #include "quant/resume.h"
 #include "quant/target.h"
+#include "runtime/io/file.h"
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
@@ -137,6 +139,15 @@ static const char *data_name(const nb_samples_options *data)
     return data->path ? data->path : data->sources[0].path;
 }
 
+/* A spool of the original stream lies inside the other's folder. */
+static nb_status make_twin(nb_job *job, nb_error *err)
+{
+    const nb_samples_options *o = &job->options.data;
+    job->original_spool = o->spool ? nb_path_join(o->spool, "original") : NULL;
+    if (o->spool && !job->original_spool) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", o->spool);
+    return nb_samples_twin(&job->original, &job->samples, job->model, job->original_spool, o->spool_level, err);
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -145,6 +156,7 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     job->options.data.go_on = job->options.go_on;
     job->options.data.context = job->context;
     NB_TRY(nb_resume_load(job, err));
+    if (job->options.asym) NB_TRY(make_twin(job, err));
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
     r->too_long = job->samples.too_long;
@@ -185,7 +197,7 @@ static nb_status run_layers(nb_job *job, nb_error *err)
 static nb_status write_files(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
-    bool                       gptq = o->method == NB_METHOD_GPTQ;
+    bool                       gptq = o->method == NB_METHOD_GPTQ || o->method == NB_METHOD_AWQ_GPTQ;
     const nb_block_facts       block = {.format = o->format, .choice = &job->choice, .permuted = nb_quantize_permutes(o),
                                         .static_groups = gptq && o->static_groups, .true_sequential = gptq && o->true_sequential,
                                         .damp = gptq ? o->damp : 0};
@@ -199,6 +211,7 @@ static nb_status finish(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
     const nb_quantized         q = {.original = job->model, .writer = job->writer, .report = job->report};
+    nb_samples_free(&job->original);
     if (job->samples.spool) nb_spool_discard(job->samples.spool); /* its folder is the judge's now */
     nb_samples_free(&job->samples);
     return o->finish ? o->finish(o->finish_context, &q, err) : NB_OK;
@@ -253,6 +266,9 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     bool keep = status && !hopeless && job.journal && nb_journal_holds(job.journal);
     if (job.writer && keep && (nb_journal_layers(job.journal) || nb_journal_sites(job.journal))) nb_writer_keep(job.writer);
     nb_writer_free(job.writer);
+    nb_samples_free(&job.original);
+    if (job.original_spool) rmdir(job.original_spool); /* a run that was killed had made it */
+    free(job.original_spool);
     nb_resume_close(&job, keep);
     nb_choice_free(&job.choice);
     nb_model_close(job.model);

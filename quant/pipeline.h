@@ -9,7 +9,7 @@
 #include "quant/pack.h"
 #include "quant/writer.h"
 
-typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ } nb_method;
+typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_AWQ_GPTQ } nb_method; /* AWQ_GPTQ: the scales of AWQ, the rounding of GPTQ */
 
 typedef struct {
     const char *directory;
@@ -47,6 +47,10 @@ typedef struct {
     float       mse;
     bool        true_sequential;     /* o sees quantised qkv, down sees quantised gate/up */
     bool        propagate_quantized; /* the next layer's inputs come from the quantised layer */
+    bool        asym;                /* asymmetric calibration: each matrix makes good what those before it have lost */
+    double      asym_damp;           /* ridge of that correction, as a share of the mean diagonal */
+    nb_range    range;               /* how the range of a group is found */
+    int         sweeps;              /* of coordinate descent after rounding; scales are re-fitted on the way */
     float       modality_weights[3];
     nb_samples_options data;         /* neither path nor sources: only RTN */
     uint64_t    shard_size;

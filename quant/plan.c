@@ -21,7 +21,7 @@ enum {
     THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
-    TILE_ROWS = 64,              /* not less than those of gptq.c and awq_clip.c */
+    TILE_ROWS = 64,              /* not less than those of gptq.c, awq_clip.c, range.c and refine.c */
     HEAD_ROWS = 32,              /* of logits at a time */
     ENGINE_ROWS = 512,           /* prompt rows of a step */
     ANSWER = 128 + NB_KV_PAGE,   /* tokens generated for a question */
@@ -131,13 +131,17 @@ static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int thr
     uint64_t matrix = product(n, k, 1), block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads;
     uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k);
     uint64_t codes = 2 * matrix; /* and as much again for scales, in groups of 8 */
+    uint64_t blocks = lanes * 4 * (group + 2 * TILE_ROWS) * group; /* parts of the Gram matrix of a group */
+    uint64_t refine = o->sweeps > 0 ? product(k, k, 4) + lanes * 4 * TILE_ROWS * ((uint64_t)k + 3 * group) : 0;
+    /* The factor, weights in work, a block of the factor, the plain rounding to compare with, tiles. */
+    uint64_t gptq = larger(gram_bytes(k), refine) + 4 * matrix + 8 * block * (uint64_t)k + codes +
+                    lanes * 8 * (2 * block * TILE_ROWS + (uint64_t)k) + (o->range == NB_RANGE_BLOCK ? blocks : 0);
+    /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before clipping, or the refinement. */
+    uint64_t awq = larger(product(k, k, 4), refine) + 3 * 4 * matrix + blocks;
     switch (o->method) {
-    case NB_METHOD_GPTQ: /* the factor, weights in work, a block of the factor, the plain rounding to compare with, tiles */
-        return gram_bytes(k) + 4 * matrix + 8 * block * (uint64_t)k + codes +
-               lanes * 8 * (2 * block * TILE_ROWS + (uint64_t)k);
-    case NB_METHOD_AWQ:  /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before
-                          * clipping, and the parts of the Gram matrix of a group */
-        return product(k, k, 4) + 3 * 4 * matrix + lanes * 4 * (group + 2 * TILE_ROWS) * group;
+    case NB_METHOD_GPTQ: return gptq;
+    case NB_METHOD_AWQ: return awq;
+    case NB_METHOD_AWQ_GPTQ: return larger(gptq, awq);
     case NB_METHOD_RTN: break;
     }
     return codes;
@@ -148,6 +152,16 @@ static uint64_t packed_bytes(const nb_float_layer *f, uint64_t float_bytes)
     uint64_t weights = 0;
     for (int i = 0; i < NB_LINEARS; i++) weights += product(f->n[i], f->k[i], 1);
     return weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
+}
+
+/* What asymmetric calibration adds (layer_pair.c): the original layer packed beside the other; what inputs and states have
+ * lost; a factor and tiles while that is solved. */
+static void add_pair(nb_plan *p, const nb_float_layer *f, int threads)
+{
+    uint64_t hidden = (uint64_t)f->k[NB_Q], k = larger(hidden, (uint64_t)f->k[NB_DOWN]), lost = 4 * k * (k + hidden);
+    p->layer = add(p->layer, p->packed);
+    p->statistics += lost;
+    p->solver = larger(p->solver, 8 * k * k + (uint64_t)threads * TILE_ROWS * k * 16);
 }
 
 static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, int threads)
@@ -165,7 +179,8 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
     p->layer = weights * (float_bytes + sizeof(float) + 1) + weights / 4; /* scales and zeros of groups of 32 */
     if (o->method == NB_METHOD_RTN) return;
     p->packed = packed_bytes(f, float_bytes);
-    p->statistics = o->method == NB_METHOD_GPTQ && o->true_sequential ? largest : all;
+    p->statistics = o->method == NB_METHOD_GPTQ && (o->true_sequential || o->asym) ? largest : all;
+    if (o->asym) add_pair(p, f, threads);
 }
 
 /* ---- the data ---------------------------------------------------------------------------------------------------- */
@@ -210,11 +225,13 @@ static uint64_t picture_bytes(uint64_t longest, const nb_config *c)
 static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
 {
     uint64_t longest = longest_of(o, c);
+    uint64_t inner = (uint64_t)c->intermediate, q = (uint64_t)c->heads * (uint64_t)c->head_dim, hidden = (uint64_t)c->hidden;
     p->batch = batch_bytes(longest, c);
+    if (o->asym) p->batch = add(p->batch, times(larger(longest, NB_SAMPLES_ROWS), 8 * (larger(inner, q) + hidden))); /* inputs and states of two streams */
     p->picture = picture_bytes(longest, c);
     if (o->data.samples <= 0) return; /* unknown */
     p->tokens = times((uint64_t)o->data.samples, longest);
-    p->hidden = times(p->tokens, 4 * (uint64_t)c->hidden);
+    p->hidden = times(p->tokens, (o->asym ? 8 : 4) * (uint64_t)c->hidden); /* of two streams */
     p->disk_spool = times(p->hidden, 2);
 }
 

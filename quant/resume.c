@@ -262,6 +262,7 @@ static nb_status record_states(nb_job *job, nb_error *err)
 {
     nb_spool *spool = job->samples.spool;
     bool      saved = true;
+    if (job->options.asym) return NB_OK; /* a second stream goes with them, which is made again */
     if (!spool) {
         NB_TRY(save_from_memory(job, &saved, err));
         spool = job->saver;
@@ -291,7 +292,7 @@ static nb_status recover_states(nb_spool **spool, nb_job *job, nb_error *err)
     const nb_states_record    *r = job->journal ? nb_journal_states(job->journal) : NULL;
     nb_buf                     why = {0};
     *spool = NULL;
-    if (!r) return NB_OK;
+    if (!r || o->asym) return NB_OK;
     nb_status status = nb_spool_recover(spool, o->data.spool ? o->data.spool : nb_journal_folder(job->journal), o->data.spool_level,
                                         o->data.spool_chunk, &r->mark, &why, err);
     if (!status && why.size) {

@@ -19,9 +19,10 @@
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, unless told otherwise */
 
 /* The order of the choices below. */
-const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN};
+const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN, NB_METHOD_AWQ_GPTQ};
 const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2, NB_FORMAT_CT, NB_FORMAT_CT};
 const nb_act_order nb_quantize_orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
+static const nb_range ranges[] = {NB_RANGE_FULL, NB_RANGE_MSE, NB_RANGE_ENERGY, NB_RANGE_BLOCK};
 const int          nb_quantize_bits[] = {4, 8}, nb_quantize_vision[] = {0, 8, 4}, nb_quantize_head[] = {0, 8};
 enum { PROPAGATE_QUANTIZED };
 enum { LOSS_ON_ALL, LOSS_ON_ASSISTANT };
@@ -33,9 +34,12 @@ static const nb_arg quantize_args[] = {
     {.name = "out", .brief = "o", .aliases = "output,output-dir,work-dir,export-dir", .type = NB_ARG_STRING, AT(out),
      .metavar = "DIR", .required = true, .group = "Result",
      .help = "directory to make; it appears when it is complete"},
-    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn",
+    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn|awq+gptq",
      .text = "awq", .group = "Result",
-     .help = "awq scales channels by their activations, gptq corrects each rounding error, rtn only rounds"},
+     .help = "awq scales channels by their activations, gptq corrects each rounding error, awq+gptq does both, rtn only rounds"},
+    {.name = "effort", .type = NB_ARG_INT, AT(effort), .min = 0, .max = 3, .text = "1", .group = "Result",
+     .help = "how hard to look for the best codes: 0 is the textbook algorithm, 1 adds what pays most, 2 and 3 search longer; it "
+             "sets what other flags leave open"},
     {.name = "bits", .aliases = "w-bit,w-bits,quant-bits,quantization-bit,export-quantization-bit",
      .type = NB_ARG_CHOICE, AT(bits), .choices = "4|8", .text = "4", .group = "Result", .help = "bits of a weight"},
     {.name = "group-size", .brief = "g", .aliases = "q-group-size,w-group-size", .type = NB_ARG_INT, AT(group),
@@ -122,13 +126,27 @@ static const nb_arg quantize_args[] = {
      .help = "held-out questions that both models answer, side by side in the report"},
     {.name = "base-model", .type = NB_ARG_STRING, AT(base_model), .metavar = "NAME", .shown = "the name of the folder", .group = "Proof",
      .advanced = true, .help = "repository of MODEL, for the model card"},
+    {.name = "asym-calib", .aliases = "asymmetric-calibration,gptaq,v2", .type = NB_ARG_BOOL, AT(asym_calib), .text = "false",
+     .shown = "on from --effort 1", .group = "Rounding", .advanced = true,
+     .help = "each matrix makes good what the quantized ones before it have lost; keeps two sets of hidden states"},
+    {.name = "asym-damp", .type = NB_ARG_NUMBER, AT(asym_damp), .min = 1e-9, .max = 100, .text = "0.01", .group = "Rounding",
+     .advanced = true, .help = "damping of that correction, as a share of the mean diagonal; raised where there are few tokens"},
+    {.name = "range", .type = NB_ARG_CHOICE, AT(range), .choices = "full|mse|energy|block", .text = "full",
+     .shown = "by --effort", .group = "Rounding", .advanced = true,
+     .help = "range of a group: to its largest weight, with the least error, with the least error weighed by the inputs' energy, or "
+             "by their Gram matrix within the group"},
+    {.name = "mse", .type = NB_ARG_NUMBER, AT(mse), .min = 0, .max = 10, .text = "0", .shown = "2.4 for mse, 2 for energy",
+     .group = "Rounding", .advanced = true, .help = "exponent of --range mse and energy; given alone it means --range mse"},
+    {.name = "refine", .type = NB_ARG_INT, AT(refine), .min = 0, .max = 1000, .text = "0", .shown = "by --effort",
+     .group = "Rounding", .advanced = true, .help = "sweeps of coordinate descent over codes and scales after rounding, at most"},
 
     {.name = "grid", .aliases = "n-grid", .type = NB_ARG_INT, AT(grid), .min = 1, .max = 1000, .text = "20",
      .group = "AWQ", .advanced = true, .help = "exponents tried for the scales"},
-    {.name = "duo-scaling", .type = NB_ARG_BOOL, AT(duo), .text = "true", .group = "AWQ", .advanced = true,
+    {.name = "duo-scaling", .type = NB_ARG_BOOL, AT(duo), .text = "true",
+     .shown = "on with --effort 0", .group = "AWQ", .advanced = true,
      .help = "also try scales that look at the weights"},
     {.name = "clip", .aliases = "apply-clip", .type = NB_ARG_BOOL, AT(clip), .text = "true", .group = "AWQ",
-     .advanced = true, .help = "shrink the range of groups where that lowers the error"},
+     .advanced = true, .help = "clamp groups where that lowers the error, as AutoAWQ does; for --range full"},
 
     {.name = "damp", .aliases = "damp-percent,percdamp,dampening-frac", .type = NB_ARG_NUMBER, AT(damp), .min = 1e-9,
      .max = 1, .text = "0.01", .group = "GPTQ", .advanced = true,
@@ -139,17 +157,16 @@ static const nb_arg quantize_args[] = {
      .text = "128", .group = "GPTQ", .advanced = true,
      .help = "columns that are solved between two updates of the rest"},
     {.name = "act-order", .aliases = "actorder,desc-act", .type = NB_ARG_CHOICE, AT(act_order),
-     .choices = "none|group|full", .text = "none", .group = "GPTQ", .advanced = true,
+     .choices = "none|group|full", .text = "none", .shown = "full with static groups, none with --effort 0", .group = "GPTQ",
+     .advanced = true,
      .help = "solve important columns first: group moves whole groups and costs nothing at run time, full makes a "
              "g_idx"},
     {.name = "static-groups", .type = NB_ARG_BOOL, AT(static_groups), .text = "false", .group = "GPTQ",
      .advanced = true, .help = "take scales from the original weights; with --act-order full the g_idx stays trivial"},
-    {.name = "mse", .type = NB_ARG_NUMBER, AT(mse), .min = 0, .max = 10, .text = "0", .group = "GPTQ", .advanced = true,
-     .help = "search each range for the least error with this exponent (2.4 is usual); 0 is off"},
     {.name = "true-sequential", .type = NB_ARG_BOOL, AT(true_sequential), .text = "true", .group = "GPTQ",
      .advanced = true, .help = "inside a layer, later matrices see the outputs of quantized earlier ones"},
     {.name = "propagate", .type = NB_ARG_CHOICE, AT(propagate), .choices = "quantized|original", .text = "quantized",
-     .shown = "quantized for gptq, original otherwise", .group = "GPTQ", .advanced = true,
+     .shown = "quantized for gptq and --asym-calib, original otherwise", .group = "GPTQ", .advanced = true,
      .help = "what the next layer's inputs come from"},
 
     {.name = "dry-run", .type = NB_ARG_BOOL, AT(dry_run), .group = "Resources", .transient = true,
@@ -180,6 +197,44 @@ const nb_arg_block nb_quantize_blocks[] = {
 
 /* ---- settling what was left open --------------------------------------------------------------------------------- */
 
+/* What each effort means: measured in results/methods.md.  NULL: the flag's own default. */
+static const struct {
+    const char *flag, *gptq[4], *awq[4];
+} efforts[] = {
+    {"asym-calib", {"false", "true", "true", "true"}, {"false", "true", "true", "true"}},
+    {"range", {"full", "energy", "block", "block"}, {"full", "block", "block", "block"}},
+    {"refine", {"0", "2", "8", "50"}, {"0", "0", "8", "50"}},
+    {"duo-scaling", {NULL}, {"true", "false", "true", "true"}},
+    {"grid", {NULL}, {"20", "20", "20", "40"}},
+};
+
+/* Static scales are what keeps --act-order full free of a g_idx: they come with it, unless the order was asked for by name. */
+static nb_status settle_order(nb_args *args, nb_quantize_flags *opt, nb_error *err)
+{
+    bool named = nb_args_given(args, "act-order"), dynamic = nb_args_given(args, "static-groups") && !opt->static_groups;
+    if (!named && opt->effort > 0)
+        NB_TRY(nb_args_suggest(args, "act-order", dynamic ? "group" : "full", "--effort", err));
+    if (!named && opt->effort > 0 && !dynamic) NB_TRY(nb_args_suggest(args, "static-groups", "true", "--effort", err));
+    return NB_OK;
+}
+
+static nb_status settle_effort(nb_args *args, nb_quantize_flags *opt, nb_error *err)
+{
+    nb_method method = nb_quantize_methods[opt->method];
+    bool      gptq = method == NB_METHOD_GPTQ || method == NB_METHOD_AWQ_GPTQ, awq = method == NB_METHOD_AWQ || method == NB_METHOD_AWQ_GPTQ;
+    if (method == NB_METHOD_RTN) return NB_OK;
+    if (!nb_args_given(args, "range") && opt->mse > 0) NB_TRY(nb_args_suggest(args, "range", "mse", "--mse", err));
+    if (gptq) NB_TRY(settle_order(args, opt, err));
+    for (size_t i = 0; i < NB_COUNT(efforts); i++) {
+        const char *flag = efforts[i].flag, *value = gptq ? efforts[i].gptq[opt->effort] : NULL;
+        if (!value && awq) value = efforts[i].awq[opt->effort];
+        bool whole = !strcmp(flag, "range") && value && !strcmp(value, "block") && (opt->group < 0 || (gptq && !opt->static_groups));
+        if (value && !nb_args_given(args, flag))
+            NB_TRY(nb_args_suggest(args, flag, whole ? "energy" : value, "--effort", err));
+    }
+    return NB_OK;
+}
+
 static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
     const char *why = "the default of the method";
@@ -191,16 +246,17 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         if (s != NB_OK) return s;
     }
     nb_method method = nb_quantize_methods[opt->method];
-    bool outer = opt->vision || opt->lm_head || opt->embeddings, mixed_awq = method == NB_METHOD_AWQ && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
+    NB_TRY(settle_effort(args, opt, err));
+    bool smooth = method == NB_METHOD_AWQ || method == NB_METHOD_AWQ_GPTQ, outer = opt->vision || opt->lm_head || opt->embeddings;
+    bool mixed_awq = smooth && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
     if (!nb_args_given(args, "format"))
-        NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : method == NB_METHOD_AWQ ? "awq" : "gptq",
-                               why, err));
+        NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : smooth ? "awq" : "gptq", why, err));
     if (!nb_args_given(args, "sym")) {
         bool sym = method == NB_METHOD_GPTQ || nb_quantize_formats[opt->format] != NB_FORMAT_AWQ;
         NB_TRY(nb_args_suggest(args, "sym", sym ? "true" : "false", why, err));
     }
     if (!nb_args_given(args, "propagate"))
-        NB_TRY(nb_args_suggest(args, "propagate", method == NB_METHOD_GPTQ ? "quantized" : "original", why, err));
+        NB_TRY(nb_args_suggest(args, "propagate", method == NB_METHOD_GPTQ || opt->asym_calib ? "quantized" : "original", why, err));
     return NB_OK;
 }
 
@@ -246,7 +302,7 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (!opt->sources.count && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not, and "
                        "--builtin-data has some)",
-                       nb_quantize_methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
+                       nb_quantize_methods[opt->method] == NB_METHOD_GPTQ ? "gptq" : "awq");
     NB_TRY(nb_data_sources_check(&opt->sources, opt->samples, err));
     if (awq_format && nb_quantize_bits[opt->bits] != 4)
         return nb_fail(err, NB_ERR_ARGUMENT, "the awq format holds 4 bits only; use --format gptq for %d",
@@ -254,6 +310,11 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (awq_format && nb_quantize_orders[opt->act_order] == NB_ORDER_FULL && !opt->static_groups)
         return nb_fail(err, NB_ERR_ARGUMENT,
                        "the awq format cannot hold --act-order full; use --act-order group or --static-groups");
+    if (ranges[opt->range] == NB_RANGE_BLOCK && !opt->static_groups &&
+        (nb_quantize_methods[opt->method] == NB_METHOD_GPTQ || nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--range block needs --static-groups: scales are found before the columns are solved");
+    if (opt->asym_calib && opt->propagate != PROPAGATE_QUANTIZED)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--asym-calib needs --propagate quantized: it corrects what the quantized layers lose");
     if (opt->damp_max < opt->damp)
         return nb_fail(err, NB_ERR_ARGUMENT, "--damp-max %g is less than --damp %g", opt->damp_max, opt->damp);
     if (!opt->force && (nb_file_exists(opt->out) || nb_is_directory(opt->out)))
@@ -324,6 +385,10 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->mse = (float)opt->mse;
     q->true_sequential = opt->true_sequential;
     q->propagate_quantized = opt->propagate == PROPAGATE_QUANTIZED;
+    q->asym = opt->asym_calib;
+    q->asym_damp = opt->asym_damp;
+    q->range = ranges[opt->range];
+    q->sweeps = (int)opt->refine;
     q->data.sources = opt->sources.items;
     q->data.source_count = opt->sources.count;
     q->data.dataset = (nb_dataset_options){.form = (nb_data_form)opt->data_format, .dataset_info = opt->dataset_info,

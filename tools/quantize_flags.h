@@ -12,10 +12,10 @@ typedef struct {
     nb_compute_flags compute;
     nb_media_flags   media;
     const char *model, *out, *quant_config;
-    int         method, bits, format, act_order, propagate, data_format, loss_on;
-    int64_t     group, grid, block, samples, skip, seq_len, seed;
-    double      damp, damp_max, mse;
-    bool        sym, duo, clip, static_groups, true_sequential, shuffle, builtin_data, force, dry_run, no_resume;
+    int         method, bits, format, act_order, range, propagate, data_format, loss_on;
+    int64_t     effort, refine, group, grid, block, samples, skip, seq_len, seed;
+    double      damp, damp_max, mse, asym_damp;
+    bool        sym, duo, clip, static_groups, true_sequential, asym_calib, shuffle, builtin_data, force, dry_run, no_resume;
     const char *dataset_info, *modality_weights;
     nb_strings  data, lora, keep, set;
     nb_data_sources sources; /* what data names */

@@ -197,7 +197,7 @@ nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_proof *
     nb_buf                   out = {0};
     nb_solver_quality        q = nb_quantize_quality(r);
     nb_status                s = NB_OK;
-    NB_TRY(nb_quantize_matrices(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ, err));
+    NB_TRY(nb_quantize_matrices(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ || nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ, err));
     warn_about(r, &q);
     if (nb_json_wanted()) {
         s = json_report(r, &q, proof, matrices, &out, err);

@@ -257,21 +257,21 @@ void nb_layer_forward(const nb_model *model, const nb_layer *l, nb_scratch *s, c
 
     if (s->see) s->see(s->see_context, NB_SEE_INPUT, number, x, hidden, rows, c->hidden);
     ops->rmsnorm(ops, s->norm, x, l->input_norm, rows, c->hidden, c->rms_eps);
-    if (tap) tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden);
+    if (tap && !tap(tap_context, NB_SITE_QKV, s->norm, hidden, rows, c->hidden)) return;
     ops->matmul(ops, s->qkv, wide, s->norm, hidden, rows, &l->qkv, l->qkv_bias, false);
     ops->rope(ops, s->qkv, wide, rows, c->heads + c->kv_heads, c->head_dim, s->cos, s->sin); /* q and k lie side by side */
     ops->kv_store(ops, attn, spans, span_count, s->qkv + q, s->qkv + q + kv, wide);
     ops->attend(ops, attn, spans, span_count, s->attn, q, s->qkv, wide);
     show_heads(s, number, q, kv, rows);
-    if (tap) tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q);
+    if (tap && !tap(tap_context, NB_SITE_O, s->attn, q, rows, (int)q)) return;
     show_product(model, s, NB_SEE_ATTN_OUT, number, s->attn, q, rows, &l->o);
     ops->matmul(ops, x, hidden, s->attn, q, rows, &l->o, NULL, true);
 
     ops->rmsnorm(ops, s->norm, x, l->post_norm, rows, c->hidden, c->rms_eps);
-    if (tap) tap(tap_context, NB_SITE_GATE_UP, s->norm, hidden, rows, c->hidden);
+    if (tap && !tap(tap_context, NB_SITE_GATE_UP, s->norm, hidden, rows, c->hidden)) return;
     ops->matmul(ops, s->gate_up, 2 * inner, s->norm, hidden, rows, &l->gate_up, NULL, false);
     ops->gate(ops, s->act, s->gate_up, rows, c->intermediate, NB_ACT_SILU);
-    if (tap) tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate);
+    if (tap && !tap(tap_context, NB_SITE_DOWN, s->act, inner, rows, c->intermediate)) return;
     show_product(model, s, NB_SEE_MLP_OUT, number, s->act, inner, rows, &l->down);
     ops->matmul(ops, x, hidden, s->act, inner, rows, &l->down, NULL, true);
 }

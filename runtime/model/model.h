@@ -58,8 +58,10 @@ void      nb_layer_release(const nb_ops *ops, nb_layer *layer);
 
 /* The four linear input sites of a layer, in order of use. */
 typedef enum { NB_SITE_QKV, NB_SITE_O, NB_SITE_GATE_UP, NB_SITE_DOWN, NB_SITES } nb_site;
-/* Called with the input rows of a site: x [rows, k] with row stride ld (backend memory).  Also may be NULL. */
-typedef void nb_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k);
+/* Called with the input rows of a site: x [rows, k] with row stride ld (backend memory).  Also may be NULL.  false: what comes
+ * after the site is not needed, and the forward pass ends there.  The x_d of nb_layer_forward is at that time what the outputs of
+ * o and down are added to. */
+typedef bool nb_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k);
 
 /* Rows as a forward pass has just made them, for whoever compares them with another implementation.  They are in the order in
  * which they come; index is the block of the tower or the layer.  With somebody watching, the products that go straight into the

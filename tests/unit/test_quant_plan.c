@@ -105,6 +105,13 @@ static void parts_of_the_demo(void **state)
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
+    o.asym = true; /* two streams; what is lost on the way, of one site at a time */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.hidden, 2 * p.hidden);
+    assert_int_equal(q.statistics, inner * inner * 8 + 4 * inner * (inner + hidden));
+    assert_true(q.batch > p.batch && q.layer > p.layer);
+    o.asym = false;
+    OK(nb_plan_make(&p, &o, 2, &err), &err);
     o.data.seq_len = 100; /* the batch stays: 1024 rows */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_true(q.picture < p.picture && q.batch <= p.batch);
@@ -149,13 +156,17 @@ static void a_run_stays_within_its_plan(void **state)
     fprintf(stderr, "SKIP %s: a sanitizer has memory of its own\n", __func__);
     skip();
 #endif
-    for (int method = NB_METHOD_RTN; method <= NB_METHOD_GPTQ; method++) {
+    for (int method = NB_METHOD_RTN; method <= NB_METHOD_AWQ_GPTQ; method++) {
         nb_error            err;
         nb_plan             p;
         nb_quantize_options o = request((nb_method)method, 4, 64, method == NB_METHOD_AWQ ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ);
         char                spool[600];
         snprintf(spool, sizeof spool, "%s/spool", folder);
         o.data.spool = spool;
+        o.asym = o.propagate_quantized = method == NB_METHOD_AWQ_GPTQ;
+        o.asym_damp = 0.01;
+        o.range = o.asym ? NB_RANGE_ENERGY : NB_RANGE_FULL;
+        o.sweeps = o.asym;
         OK(nb_plan_make(&p, &o, 2, &err), &err);
         fflush(NULL);
         pid_t child = fork();

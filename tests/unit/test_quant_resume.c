@@ -166,6 +166,8 @@ static void killed_anywhere(void **state)
         nb_quantize_options o = request(variant < 2 ? NB_METHOD_GPTQ : variant < 4 ? NB_METHOD_AWQ : NB_METHOD_RTN);
         if (variant == 5) o = request(NB_METHOD_GPTQ), o.true_sequential = false;
         o.propagate_quantized = variant % 2 == 0;
+        o.asym = variant == 2;
+        o.asym_damp = 0.01;
         o.order = variant == 0 ? NB_ORDER_FULL : NB_ORDER_NONE;
         o.save_states = variant; /* never, every layer, ... */
         outcome  whole = finish(&o);
