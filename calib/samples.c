@@ -277,6 +277,8 @@ nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *
     out->twin = true;
     out->hidden = NULL;
     out->spool = NULL;
+    out->by_source = NULL;
+    out->source_count = 0;
     nb_status status = spool ? nb_spool_new(&out->spool, spool, spool_level, 0, err)
                              : nb_alloc(&out->hidden, s->count, sizeof *out->hidden, "hidden states", err);
     if (!status) status = copy_states(out, s, (size_t)model->config.hidden, err);
