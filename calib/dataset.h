@@ -36,6 +36,8 @@ typedef struct {
     double      weight;     /* above 0: its share in a mix (mix.h) */
     const void *bytes;      /* NULL: path is a file */
     size_t      size;
+    size_t      hold;       /* so many rows at the end of a mix's order are left for a judge: it gives the others, or these alone */
+    size_t      total;      /* rows, when somebody has counted them; 0: not yet */
 } nb_data_source;
 
 typedef struct {

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A permutation of the rows, made as far as it is used: places 0 .. drawn-1 are settled. */
+/* A permutation of the rows, made as far as it is used: places 0 .. drawn-1 are settled, those before `end` may be drawn. */
 typedef struct {
     size_t  *rows;
-    size_t   count, drawn;
+    size_t   count, drawn, end;
     uint64_t state;
 } row_draw;
 
@@ -22,6 +22,8 @@ typedef struct {
     row_draw    draw;
     bool       *chosen;   /* [rows] of this walk, with shuffle */
     size_t      rows;     /* of the file, with shuffle */
+    size_t      first, end; /* rows in order, without: from first to before end */
+    bool        ranged;   /* first and end are known */
 } source_state;
 
 struct nb_mix {
@@ -81,16 +83,30 @@ static size_t draw_row(row_draw *d)
     return row;
 }
 
+/* Rows of source i, those that skip passes over and those that are held back. */
+static nb_status find_range(const nb_mix *m, size_t i, size_t *rows, size_t *skip, size_t *hold, nb_error *err)
+{
+    const nb_data_source *source = &m->sources[i];
+    *rows = source->total;
+    if (!*rows) NB_TRY(nb_dataset_count_source(rows, source, &m->o.dataset, err));
+    *skip = m->o.skip < *rows ? m->o.skip : *rows;
+    *hold = source->hold < *rows - *skip ? source->hold : *rows - *skip;
+    return NB_OK;
+}
+
+/* The held rows are the last of the permutation: those before them are what they would be without. */
 static nb_status start_draw(nb_mix *m, size_t i, nb_error *err)
 {
     source_state *s = &m->states[i];
     uint64_t      mixed = m->o.seed + i;
-    NB_TRY(nb_dataset_count_source(&s->rows, &m->sources[i], &m->o.dataset, err));
-    size_t skip = m->o.skip < s->rows ? m->o.skip : s->rows;
-    s->draw = (row_draw){.count = s->rows - skip, .state = i ? next_random(&mixed) : m->o.seed};
+    size_t        skip, hold;
+    NB_TRY(find_range(m, i, &s->rows, &skip, &hold, err));
+    size_t count = s->rows - skip;
+    s->draw = (row_draw){.count = count, .end = m->o.held ? count : count - hold, .state = i ? next_random(&mixed) : m->o.seed};
     NB_TRY(nb_alloc(&s->draw.rows, s->draw.count + 1, sizeof *s->draw.rows, "row numbers", err));
     NB_TRY(nb_alloc(&s->chosen, s->rows + 1, sizeof *s->chosen, "row numbers", err));
     for (size_t k = 0; k < s->draw.count; k++) s->draw.rows[k] = skip + k;
+    while (m->o.held && s->draw.drawn < count - hold) draw_row(&s->draw);
     s->drawing = true;
     return NB_OK;
 }
@@ -101,9 +117,25 @@ static nb_status draw_missing(nb_mix *m, size_t i, nb_error *err)
     source_state *s = &m->states[i];
     if (!s->drawing) NB_TRY(start_draw(m, i, err));
     size_t missing = m->o.samples ? s->want - s->taken : s->draw.count;
-    s->dry = s->draw.drawn == s->draw.count;
+    s->dry = s->draw.drawn == s->draw.end;
     memset(s->chosen, 0, s->rows + 1);
-    for (size_t k = 0; k < missing && s->draw.drawn < s->draw.count; k++) s->chosen[draw_row(&s->draw)] = true;
+    for (size_t k = 0; k < missing && s->draw.drawn < s->draw.end; k++) s->chosen[draw_row(&s->draw)] = true;
+    return NB_OK;
+}
+
+/* The file is counted only when rows of it are held back. */
+static nb_status start_range(nb_mix *m, size_t i, nb_error *err)
+{
+    source_state *s = &m->states[i];
+    size_t        rows, skip, hold;
+    s->first = m->o.skip;
+    s->end = SIZE_MAX;
+    if (m->sources[i].hold || m->o.held) {
+        NB_TRY(find_range(m, i, &rows, &skip, &hold, err));
+        if (m->o.held) s->first = rows - hold;
+        else s->end = rows - hold;
+    }
+    s->ranged = true;
     return NB_OK;
 }
 
@@ -121,18 +153,23 @@ static nb_status next_of(nb_mix *m, size_t i, nb_chat *chat, char where[256], bo
     *end = true;
     while (!s->dry && !(m->o.samples && s->taken >= s->want)) {
         if (!s->data && m->o.shuffle) NB_TRY(draw_missing(m, i, err));
+        if (!m->o.shuffle && !s->ranged) NB_TRY(start_range(m, i, err));
+        if (!m->o.shuffle && s->row >= s->end) s->dry = true;
         if (s->dry) return NB_OK;
         if (!s->data) NB_TRY(nb_dataset_open_source(&s->data, &m->sources[i], &m->o.dataset, err));
         bool rest = false;
         size_t row = s->row++;
-        NB_TRY(nb_dataset_next(s->data, chat, where, &rest, err));
+        bool   wanted = m->o.shuffle ? row < s->rows && s->chosen[row] : row >= s->first;
+        nb_status status = nb_dataset_next(s->data, chat, where, &rest, err);
+        if (status && m->o.held && !wanted && nb_dataset_resume(s->data)) continue; /* calibration's, who has judged it */
+        if (status) return status;
         if (rest) {
             close_file(s);
             s->dry = !m->o.shuffle;
             continue;
         }
-        *end = m->o.shuffle ? row >= s->rows || !s->chosen[row] : row < m->o.skip;
-        if (!*end) return NB_OK;
+        *end = !wanted;
+        if (wanted) return NB_OK;
         nb_chat_free(chat);
     }
     if (m->o.shuffle) close_file(s); /* another share of it begins with another draw */

@@ -8,7 +8,7 @@
  *
  * Rows come source by source, in the order given, in the order of the file; a shortfall's rows come after them.  With shuffle,
  * rows are drawn without repetition (splitmix64, partial Fisher-Yates over row numbers) and a row that was not used is
- * replaced by the next one drawn; the first source draws from seed itself, the others from a number made of seed and their place.
+ * replaced by the next one drawn; rows that are held back (nb_data_source.hold) are the last of the file, or of the draw; the first source draws from seed itself, the others from a number made of seed and their place.
  */
 #ifndef NB_MIX_H
 #define NB_MIX_H
@@ -20,6 +20,7 @@ typedef struct {
     size_t   samples; /* rows that are wanted; 0: all */
     size_t   skip;    /* rows passed over at the beginning of each source */
     bool     shuffle;
+    bool     held;    /* the last `hold` rows of each source's order alone; otherwise all but these */
     uint64_t seed;
 } nb_mix_options;
 

@@ -3,7 +3,7 @@
  * There is one decoder function, nb_layer_forward, and this calls it as the engine does: samples are the spans of a step,
  * several to a call while they fit NB_SAMPLES_ROWS rows.  What a row gives does not depend on its company, so the batches change
  * nothing but the speed; the statistics sum in f32 inside a batch, so its size is fixed.  The KV pages are private, one layer
- * deep, f32, and forgotten after each batch.
+ * deep, f32 (or as the set says), and forgotten after each batch.
  */
 #include "calib/samples.h"
 #include "calib/stats.h"
@@ -17,6 +17,9 @@
 
 typedef struct {
     const nb_sample_tap *tap;
+    const nb_pair_tap   *pair;     /* in place of tap */
+    int                  stream;
+    const float         *state_d;  /* [rows, hidden] of the batch, as the layer changes it */
     bool                 keep;     /* the pass goes on to its end */
     uint8_t             *modality; /* [max rows] of the batch */
     size_t               seen;     /* rows that came through the first site */
@@ -82,9 +85,11 @@ static void pass_free(layer_pass *p, const nb_ops *ops)
     free(p->tap.modality);
 }
 
+/* With a spool: room for a batch on its way, and, but for a pair of sets that take turns, the lane. */
 static nb_status start_lane(layer_pass *p, bool keep, nb_error *err)
 {
     NB_TRY(nb_alloc(&p->in, p->rows * p->hidden, sizeof *p->in, "hidden states", err));
+    if (p->tap.pair) return NB_OK;
     if (keep) NB_TRY(nb_alloc(&p->out, p->rows * p->hidden, sizeof *p->out, "hidden states", err));
     return nb_lane_new(&p->lane, err);
 }
@@ -92,10 +97,10 @@ static nb_status start_lane(layer_pass *p, bool keep, nb_error *err)
 static nb_status pass_new(layer_pass *p, nb_samples *s, const nb_model *model, bool keep, nb_error *err)
 {
     const nb_config *c = &model->config;
-    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * sizeof(float); /* K of a page, then V */
+    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * nb_dtype_size(s->kv_type); /* K, then V */
     measure(p, s);
     p->attn = (nb_attn){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
-                        .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = NB_F32, .k_offset = 0, .v_offset = half};
+                        .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = s->kv_type, .k_offset = 0, .v_offset = half};
     NB_TRY(nb_scratch_new(&p->scratch, model, p->rows, err));
     NB_TRY(nb_alloc(&p->page, p->pages, sizeof *p->page, "calibration pages", err));
     NB_TRY(nb_alloc(&p->span, p->spans, sizeof *p->span, "calibration spans", err));
@@ -118,6 +123,14 @@ static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, 
     if (site == NB_SITE_QKV) t->seen += rows;
     t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
     return t->keep || t->tap->sites == 0 || (int)site + 1 < t->tap->sites;
+}
+
+static bool pair_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
+{
+    tap_batch *t = context;
+    if (site != t->pair->site_wanted) return true;
+    t->pair->site(t->pair->context, t->stream, site, x, ld, rows, k, t->state_d, t->modality);
+    return false;
 }
 
 /* ---- the spool, on the lane: the next batch comes, and the last one goes, while this one is computed ----------------- */
@@ -161,16 +174,16 @@ static nb_status batch_in(layer_pass *p, size_t first, size_t end, size_t rows, 
 {
     nb_samples *s = p->set;
     size_t      at = 0;
-    for (size_t i = first; i < end && !p->lane; i++) {
+    for (size_t i = first; i < end && !s->spool; i++) {
         size_t values = s->prompts[i].count * p->hidden;
         ops->upload(ops, p->x_d + at, s->hidden[i], values * sizeof(float));
         at += values;
     }
-    if (!p->lane) return NB_OK;
-    NB_TRY(wait_for(p, p->in_ticket, err));
+    if (!s->spool) return NB_OK;
+    NB_TRY(p->lane ? wait_for(p, p->in_ticket, err) : load_batch(p, first, err));
     ops->upload(ops, p->x_d, p->in, rows * p->hidden * sizeof(float));
     NB_TRY(ops->status(ops, err)); /* it has been read */
-    if (end < s->count) p->in_ticket = nb_lane_give(p->lane, load_batch, p, end);
+    if (p->lane && end < s->count) p->in_ticket = nb_lane_give(p->lane, load_batch, p, end);
     return NB_OK;
 }
 
@@ -213,8 +226,9 @@ static nb_status run_batch(layer_pass *p, size_t first, size_t end, size_t rows,
     assert(at == rows);
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
     p->tap.keep = keep;
-    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows, p->tap.tap ? forward_tap : NULL,
-                     &p->tap);
+    p->tap.state_d = p->x_d;
+    nb_layer_forward(model, layer, p->scratch, &p->attn, p->span, end - first, p->x_d, rows,
+                     p->tap.pair ? pair_tap : p->tap.tap ? forward_tap : NULL, &p->tap);
     NB_TRY(ops->status(ops, err));
     return keep ? batch_out(p, first, end, rows, ops, err) : NB_OK;
 }
@@ -235,6 +249,25 @@ nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer 
     if (!status && pass.lane) status = wait_for(&pass, keep ? pass.out_ticket : pass.in_ticket, err);
     if (!status && keep && s->spool) status = nb_spool_finish(s->spool, err);
     assert(status || !tap || pass.tap.seen == s->tokens);
+    pass_free(&pass, &model->ops);
+    return status;
+}
+
+nb_status nb_samples_pair(const nb_samples *set[2], const nb_layer *layer[2], const nb_model *model, const nb_pair_tap *tap,
+                          nb_error *err)
+{
+    layer_pass pass = {.tap = {.pair = tap}};
+    nb_samples reads[2] = {*set[0], *set[1]}; /* nothing is kept */
+    nb_status  status = pass_new(&pass, &reads[0], model, false, err);
+    for (size_t first = 0, end; first < set[0]->count && !status; first = end) {
+        size_t rows, pages;
+        end = batch_end(set[0], first, &rows, &pages);
+        for (int i = 0; i < 2 && !status; i++) {
+            pass.tap.stream = i;
+            pass.set = &reads[i];
+            status = run_batch(&pass, first, end, rows, model, layer[i], false, err);
+        }
+    }
     pass_free(&pass, &model->ops);
     return status;
 }

@@ -4,7 +4,8 @@
  * bytes first), because signs and exponents repeat and mantissas do not.  A head says what its chunk is and carries the xxHash64
  * of itself and of the frame; where chunks lie is known from writing them, so nothing that was read decides what is read next.
  *
- * A spool lives as long as the process that made it.  It does not recover the generations of another run: it removes them.
+ * Chunks of a generation are chained by their hashes: one number (nb_spool_mark) stands for all of them, and a generation that
+ * another process left is read through once and believed only if it gives that number.  All others are removed.
  */
 #include "calib/spool.h"
 
@@ -28,6 +29,7 @@
 
 typedef struct {
     uint64_t hash;       /* of all that follows, frame included; must stay first */
+    uint64_t format;     /* NB_SPOOL_FORMAT; must stay second */
     uint64_t generation, sample, part; /* part: chunk of the sample */
     uint64_t values;     /* floats in the chunk */
     uint64_t packed;     /* bytes of the frame */
@@ -36,7 +38,7 @@ typedef struct {
 typedef struct {
     char     *path;      /* NULL: there is no such generation */
     int       fd;
-    uint64_t  number, bytes;
+    uint64_t  number, bytes, hash; /* hash: of the hashes of its chunks, each with the one before as seed */
     uint64_t *start;     /* [chunks] offset of each; it ends where the next one starts, the last one at bytes */
     size_t   *first;     /* [samples] first chunk of each */
     size_t   *values;    /* [samples] floats of each */
@@ -48,8 +50,9 @@ struct nb_spool {
     bool       made;     /* the folder is ours to remove */
     int        lock;     /* the folder, held by flock */
     size_t     chunk;
+    bool       keep;
     uint64_t   written, next; /* next: number of the next generation */
-    generation current, coming;
+    generation previous, current, coming; /* previous: kept until the mark of current is written down */
     uint8_t   *planes;   /* [4 chunk] */
     uint8_t   *packed;   /* head and frame */
     size_t     packed_size;
@@ -62,17 +65,23 @@ static nb_status fail_errno(nb_error *err, const char *path, const char *doing)
     return nb_fail(err, NB_ERR_IO, "%s: %s: %s", path, doing, strerror(errno));
 }
 
-static void drop(generation *g)
+/* Forget it; its file goes unless it stays. */
+static void leave(generation *g, bool stays)
 {
     if (g->path) {
         if (g->fd >= 0) close(g->fd);
-        unlink(g->path);
+        if (!stays) unlink(g->path);
     }
     free(g->path);
     free(g->start);
     free(g->first);
     free(g->values);
     memset(g, 0, sizeof *g);
+}
+
+static void drop(generation *g)
+{
+    leave(g, false);
 }
 
 /* ---- the folder -------------------------------------------------------------------------------------------------- */
@@ -84,13 +93,15 @@ static bool is_generation(const char *name)
     return strspn(name + prefix, "0123456789") == n - prefix - suffix;
 }
 
+/* All generations but the current one. */
 static nb_status remove_left(const nb_spool *s, nb_error *err)
 {
+    const char *stays = s->current.path ? strrchr(s->current.path, '/') + 1 : "";
     DIR *dir = opendir(s->directory);
     if (!dir) return fail_errno(err, s->directory, "cannot list the spool");
     nb_status status = NB_OK;
     for (const struct dirent *e; !status && (e = readdir(dir));)
-        if (is_generation(e->d_name) && unlinkat(dirfd(dir), e->d_name, 0))
+        if (is_generation(e->d_name) && strcmp(e->d_name, stays) && unlinkat(dirfd(dir), e->d_name, 0))
             status = fail_errno(err, s->directory, "cannot remove what an earlier run left");
     closedir(dir);
     return status;
@@ -106,10 +117,10 @@ static nb_status open_folder(nb_spool *s, nb_error *err)
     if (s->lock < 0) return fail_errno(err, s->directory, "cannot open the spool");
     if (flock(s->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) /* other reasons: a file system without locks */
         return nb_fail(err, NB_ERR_ARGUMENT, "%s: another run spools there; wait for it or choose another folder", s->directory);
-    return remove_left(s, err);
+    return NB_OK;
 }
 
-nb_status nb_spool_new(nb_spool **out, const char *directory, int level, size_t chunk, nb_error *err)
+static nb_status spool_open(nb_spool **out, const char *directory, int level, size_t chunk, nb_error *err)
 {
     nb_spool *s;
     *out = NULL;
@@ -133,11 +144,23 @@ nb_status nb_spool_new(nb_spool **out, const char *directory, int level, size_t 
     return status;
 }
 
+nb_status nb_spool_new(nb_spool **out, const char *directory, int level, size_t chunk, nb_error *err)
+{
+    NB_TRY(spool_open(out, directory, level, chunk, err));
+    nb_status status = remove_left(*out, err);
+    if (status) {
+        nb_spool_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 void nb_spool_free(nb_spool *s)
 {
     if (!s) return;
     drop(&s->coming);
-    drop(&s->current);
+    leave(&s->current, s->keep);
+    leave(&s->previous, s->keep);
     if (s->made) rmdir(s->directory); /* stays when somebody put something there */
     if (s->lock >= 0) close(s->lock);
     ZSTD_freeCCtx(s->deflate);
@@ -158,17 +181,53 @@ uint64_t nb_spool_written(const nb_spool *s)
     return s->written;
 }
 
+void nb_spool_keep(nb_spool *s)
+{
+    s->keep = true;
+}
+
+void nb_spool_settle(nb_spool *s)
+{
+    drop(&s->previous);
+}
+
+void nb_spool_discard(nb_spool *s)
+{
+    s->keep = false;
+}
+
+nb_spool_mark nb_spool_marked(const nb_spool *s)
+{
+    const generation *g = &s->current;
+    return (nb_spool_mark){.generation = g->number, .bytes = g->bytes, .samples = g->samples, .chunk = s->chunk, .hash = g->hash};
+}
+
+size_t nb_spool_samples(const nb_spool *s)
+{
+    return s->current.samples;
+}
+
+size_t nb_spool_values(const nb_spool *s, size_t sample)
+{
+    return s->current.values[sample];
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+static nb_status name_generation(const nb_spool *s, generation *g, uint64_t number, nb_error *err)
+{
+    g->number = number;
+    g->fd = -1;
+    if (asprintf(&g->path, "%s/" PREFIX "%llu" SUFFIX, s->directory, (unsigned long long)g->number) >= 0) return NB_OK;
+    g->path = NULL;
+    return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", s->directory);
+}
 
 nb_status nb_spool_start(nb_spool *s, nb_error *err)
 {
     generation *g = &s->coming;
     drop(g);
-    g->number = s->next++;
-    if (asprintf(&g->path, "%s/" PREFIX "%llu" SUFFIX, s->directory, (unsigned long long)g->number) < 0) {
-        g->path = NULL;
-        return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", s->directory);
-    }
+    NB_TRY(name_generation(s, g, s->next++, err));
     g->fd = open(g->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     return g->fd < 0 ? fail_errno(err, g->path, "cannot create it") : NB_OK;
 }
@@ -192,33 +251,48 @@ static uint64_t chunk_hash(const uint8_t *chunk, size_t bytes)
     return XXH64(chunk + sizeof(uint64_t), bytes - sizeof(uint64_t), 0);
 }
 
+static nb_status add_chunk(generation *g, uint64_t hash, size_t bytes, nb_error *err)
+{
+    NB_TRY(nb_grow(&g->start, &g->chunk_capacity, g->chunks + 1, sizeof *g->start, "a spool", err));
+    g->start[g->chunks++] = g->bytes;
+    g->bytes += bytes;
+    g->hash = XXH64(&hash, sizeof hash, g->hash);
+    return NB_OK;
+}
+
+static nb_status add_sample(generation *g, size_t values, nb_error *err)
+{
+    NB_TRY(nb_grow(&g->first, &g->first_capacity, g->samples + 1, sizeof *g->first, "a spool", err));
+    NB_TRY(nb_grow(&g->values, &g->values_capacity, g->samples + 1, sizeof *g->values, "a spool", err));
+    g->first[g->samples] = g->chunks;
+    g->values[g->samples] = values;
+    return NB_OK;
+}
+
 static nb_status write_chunk(nb_spool *s, size_t part, const float *values, size_t n, nb_error *err)
 {
     generation *g = &s->coming;
-    NB_TRY(nb_grow(&g->start, &g->chunk_capacity, g->chunks + 1, sizeof *g->start, "a spool", err));
     split_planes(s->planes, values, n);
     size_t packed = ZSTD_compress2(s->deflate, s->packed + sizeof(chunk_head), s->packed_size - sizeof(chunk_head), s->planes, 4 * n);
     if (ZSTD_isError(packed)) return nb_fail(err, NB_ERR_MEMORY, "%s: zstd: %s", g->path, ZSTD_getErrorName(packed));
-    chunk_head head = {.generation = g->number, .sample = g->samples, .part = part, .values = n, .packed = packed};
+    chunk_head head = {.format = NB_SPOOL_FORMAT, .generation = g->number, .sample = g->samples, .part = part, .values = n, .packed = packed};
     size_t     bytes = sizeof head + packed;
     memcpy(s->packed, &head, sizeof head);
     head.hash = chunk_hash(s->packed, bytes);
     memcpy(s->packed, &head, sizeof head);
-    NB_TRY(nb_write_all(g->fd, s->packed, bytes, g->path, err));
-    g->start[g->chunks++] = g->bytes;
-    g->bytes += bytes;
+    nb_status status = nb_write_all(g->fd, s->packed, bytes, g->path, err);
+    if (status && s->current.bytes) /* the last generation tells what this one takes */
+        nb_error_within(err, "the spool needs about %llu bytes, for two sets of hidden states", (unsigned long long)(2 * s->current.bytes));
+    if (status) return status;
     s->written += bytes;
-    return NB_OK;
+    return add_chunk(g, head.hash, bytes, err);
 }
 
 nb_status nb_spool_put(nb_spool *s, const float *values, size_t count, nb_error *err)
 {
     generation *g = &s->coming;
     assert(g->path);
-    NB_TRY(nb_grow(&g->first, &g->first_capacity, g->samples + 1, sizeof *g->first, "a spool", err));
-    NB_TRY(nb_grow(&g->values, &g->values_capacity, g->samples + 1, sizeof *g->values, "a spool", err));
-    g->first[g->samples] = g->chunks;
-    g->values[g->samples] = count;
+    NB_TRY(add_sample(g, count, err));
     for (size_t at = 0, part = 0; at < count; part++) {
         size_t n = count - at < s->chunk ? count - at : s->chunk;
         NB_TRY(write_chunk(s, part, values + at, n, err));
@@ -232,7 +306,10 @@ nb_status nb_spool_finish(nb_spool *s, nb_error *err)
 {
     assert(s->coming.path);
     if (fdatasync(s->coming.fd)) return fail_errno(err, s->coming.path, "cannot bring it to disk");
-    drop(&s->current);
+    if (s->keep) NB_TRY(nb_fsync_folder(s->directory, err));
+    drop(&s->previous);
+    if (s->keep) s->previous = s->current;
+    else drop(&s->current);
     s->current = s->coming;
     memset(&s->coming, 0, sizeof s->coming);
     return NB_OK;
@@ -256,7 +333,7 @@ static nb_status read_chunk(nb_spool *s, size_t sample, size_t part, float *valu
     memcpy(&head, s->packed, sizeof head);
     if (head.hash != chunk_hash(s->packed, bytes))
         wrong = "its checksum does not match";
-    else if (head.generation != g->number || head.sample != sample || head.part != part || head.values != n ||
+    else if (head.format != NB_SPOOL_FORMAT || head.generation != g->number || head.sample != sample || head.part != part || head.values != n ||
              head.packed != bytes - sizeof head)
         wrong = "it is another chunk";
     else if (ZSTD_decompressDCtx(s->inflate, s->planes, 4 * n, s->packed + sizeof head, bytes - sizeof head) != 4 * n)
@@ -278,4 +355,71 @@ nb_status nb_spool_get(nb_spool *s, size_t sample, float *values, size_t count, 
         at += n;
     }
     return NB_OK;
+}
+
+/* ---- finding a generation again ---------------------------------------------------------------------------------- */
+
+/* The next chunk of a generation that is read through; *why is set when it is not one. */
+static nb_status walk_chunk(nb_spool *s, generation *g, uint64_t size, const char **why, nb_error *err)
+{
+    chunk_head head;
+    uint64_t   left = size - g->bytes;
+    *why = "it is cut off";
+    if (left < sizeof head) return NB_OK;
+    NB_TRY(nb_read_at(g->fd, &head, sizeof head, g->bytes, g->path, err));
+    if (head.format > NB_SPOOL_FORMAT) *why = "it was written by a newer nibble";
+    if (head.format > NB_SPOOL_FORMAT || head.packed > left - sizeof head || head.packed > s->packed_size - sizeof head) return NB_OK;
+    size_t bytes = sizeof head + (size_t)head.packed;
+    NB_TRY(nb_read_at(g->fd, s->packed, bytes, g->bytes, g->path, err));
+    *why = "a checksum does not match";
+    if (head.hash != chunk_hash(s->packed, bytes)) return NB_OK;
+    *why = "it is not what was written last";
+    bool next = head.sample == g->samples && head.part == 0;
+    bool more = g->samples && head.sample == g->samples - 1 && head.part == g->chunks - g->first[g->samples - 1];
+    if (!next && !more) return NB_OK;
+    if (next) {
+        NB_TRY(add_sample(g, 0, err));
+        g->samples++;
+    }
+    g->values[g->samples - 1] += (size_t)head.values;
+    *why = NULL;
+    return add_chunk(g, head.hash, bytes, err);
+}
+
+static nb_status walk(nb_spool *s, generation *g, const nb_spool_mark *mark, const char **why, nb_error *err)
+{
+    uint64_t size;
+    nb_error missing;
+    if (nb_open_regular(&g->fd, &size, g->path, &missing)) {
+        *why = "it is not there";
+        return NB_OK;
+    }
+    *why = size != mark->bytes ? "its size is another" : mark->chunk != s->chunk ? "its chunks have another size" : NULL;
+    while (!*why && g->bytes < size) NB_TRY(walk_chunk(s, g, size, why, err));
+    if (!*why && (g->hash != mark->hash || g->samples != mark->samples)) *why = "it is not what was written last";
+    return NB_OK;
+}
+
+nb_status nb_spool_recover(nb_spool **out, const char *directory, int level, size_t chunk, const nb_spool_mark *mark, nb_buf *why,
+                           nb_error *err)
+{
+    generation  found = {0};
+    const char *wrong = NULL;
+    nb_error    read_error = {0};
+    NB_TRY(spool_open(out, directory, level, chunk, err));
+    nb_spool *s = *out;
+    nb_status status = name_generation(s, &found, mark->generation, err);
+    if (!status && walk(s, &found, mark, &wrong, &read_error)) wrong = read_error.text; /* a disk that cannot read it back */
+    if (!status && wrong) nb_buf_printf(why, "%s: %s", found.path, wrong);
+    if (status || wrong)
+        leave(&found, true); /* removed with the others */
+    else
+        s->current = found;
+    s->next = mark->generation + 1;
+    if (!status) status = remove_left(s, err);
+    if (status) {
+        nb_spool_free(s);
+        *out = NULL;
+    }
+    return status;
 }

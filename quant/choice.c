@@ -61,7 +61,8 @@ static nb_status compile(compiled *out, const nb_choice_rule *rule, nb_error *er
     if (!out->code) {
         PCRE2_UCHAR text[120];
         pcre2_get_error_message(number, text, sizeof text);
-        return nb_fail(err, NB_ERR_ARGUMENT, "pattern '%s': %s at character %zu", rule->pattern, (char *)text, (size_t)offset + 1);
+        return nb_fail(err, NB_ERR_ARGUMENT, "pattern '%s': %s at character %zu", rule->pattern, (char *)text,
+                       (size_t)offset + 1);
     }
     out->match = pcre2_match_data_create_from_pattern(out->code, NULL);
     return out->match ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "no memory for a pattern");
@@ -77,7 +78,8 @@ static void release(compiled *rules, size_t count)
 }
 
 /* The rule that decides about a matrix, or NULL. */
-static nb_status decide(const nb_choice_rule **out, const nb_choice_options *o, compiled *rules, const char *name, nb_error *err)
+static nb_status decide(const nb_choice_rule **out, const nb_choice_options *o, compiled *rules, const char *name,
+                        nb_error *err)
 {
     *out = NULL;
     for (size_t i = 0; i < o->rule_count; i++) {
@@ -95,7 +97,8 @@ static nb_status decide(const nb_choice_rule **out, const nb_choice_options *o, 
 static nb_status check_rule(const nb_choice_rule *r, nb_error *err)
 {
     if (r->keep) return NB_OK;
-    if (r->bits != 4 && r->bits != 8) return nb_fail(err, NB_ERR_ARGUMENT, "'%s': %d bits; 4 and 8 can be written", r->pattern, r->bits);
+    if (r->bits != 4 && r->bits != 8) return nb_fail(err, NB_ERR_ARGUMENT, "'%s': %d bits; 4 and 8 can be written",
+                                                     r->pattern, r->bits);
     if (r->group < NB_GROUP_DEFAULT)
         return nb_fail(err, NB_ERR_ARGUMENT, "'%s': a group of %d inputs makes no sense", r->pattern, r->group);
     return NB_OK;
@@ -136,7 +139,8 @@ static void join_site(nb_pick *picks, int layer, int site, nb_buf *notes)
     char    words[64];
     pick_words(words, &taken);
     for (int i = first; i < end; i++) picks[i] = taken;
-    nb_buf_printf(notes, "layer %d: %s are one matrix to servers and must be alike: all get %s\n", layer, site_words[site], words);
+    nb_buf_printf(notes, "layer %d: %s are one matrix to servers and must be alike: all get %s\n", layer, site_words[site],
+                  words);
 }
 
 /* ---- outside the layers ------------------------------------------------------------------------------------------------ */
@@ -251,7 +255,8 @@ static int count_grids(const nb_choice *c)
     return count;
 }
 
-static nb_status make(nb_choice *c, const nb_config *config, const nb_choice_options *o, compiled *rules, nb_buf *notes, nb_error *err)
+static nb_status make(nb_choice *c, const nb_config *config, const nb_choice_options *o, compiled *rules, nb_buf *notes,
+                      nb_error *err)
 {
     for (size_t i = 0; i < o->rule_count; i++) {
         NB_TRY(check_rule(&o->rules[i], err));
@@ -269,7 +274,8 @@ static nb_status make(nb_choice *c, const nb_config *config, const nb_choice_opt
     return nb_fail(err, NB_ERR_ARGUMENT, "every matrix of the decoder would stay float: there is nothing to quantize");
 }
 
-nb_status nb_choice_make(nb_choice *out, const nb_config *config, const nb_choice_options *options, nb_buf *notes, nb_error *err)
+nb_status nb_choice_make(nb_choice *out, const nb_config *config, const nb_choice_options *options, nb_buf *notes,
+                         nb_error *err)
 {
     compiled *rules;
     memset(out, 0, sizeof *out);

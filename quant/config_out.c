@@ -173,7 +173,8 @@ static nb_status edit(cJSON *config, const nb_config_edits *e, cJSON **block, nb
         cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
     }
     if (e->dtype) good = good && set_dtype(config, e->dtype);
-    if (e->untied) good = good && set_text(config, "tie_word_embeddings", 0, true) && set(config, "tie_word_embeddings", cJSON_CreateFalse());
+    if (e->untied) good = good && set_text(config, "tie_word_embeddings", 0,
+                                           true) && set(config, "tie_word_embeddings", cJSON_CreateFalse());
     if (e->intermediate) good = good && set_text(config, "intermediate_size", e->intermediate, false);
     return good ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "out of memory for config.json");
 }
@@ -211,20 +212,17 @@ static nb_status copy_files(nb_writer *w, const char *directory, const char *con
     return status;
 }
 
-static nb_status copy_side_files(nb_writer *w, const char *directory, nb_error *err)
-{
-    static const char *const names[] = {
-        "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-        "added_tokens.json", "chat_template.json", "chat_template.jinja", "preprocessor_config.json",
-        "video_preprocessor_config.json", "processor_config.json",
-    };
-    return copy_files(w, directory, names, NB_COUNT(names), err);
-}
+const char *const nb_config_out_copied[] = {
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.json", "chat_template.jinja", "preprocessor_config.json",
+    "video_preprocessor_config.json", "processor_config.json",
+};
+const size_t nb_config_out_copied_count = NB_COUNT(nb_config_out_copied);
 
 nb_status nb_config_out(nb_writer *w, const char *directory, const nb_config_edits *edits, nb_error *err)
 {
     static const char *const blocks[] = {"quantize_config.json", "quant_config.json"};
     NB_TRY(write_config(w, directory, edits, err));
     if (edits->keep_block) NB_TRY(copy_files(w, directory, blocks, NB_COUNT(blocks), err));
-    return copy_side_files(w, directory, err);
+    return copy_files(w, directory, nb_config_out_copied, nb_config_out_copied_count, err);
 }

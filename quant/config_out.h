@@ -31,5 +31,8 @@ typedef struct {
 /* Edits config.json of `directory` (everything else in it is kept), adds quantize_config.json for GPTQ, and copies tokenizer,
  * processor, template and generation settings. */
 nb_status nb_config_out(nb_writer *w, const char *directory, const nb_config_edits *edits, nb_error *err);
+/* The files that are copied where the source has them. */
+extern const char *const nb_config_out_copied[];
+extern const size_t      nb_config_out_copied_count;
 
 #endif

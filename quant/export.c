@@ -56,15 +56,19 @@ static nb_export_form own_form(const nb_config *c)
 static nb_status check_awq(const nb_item *x, const nb_grid *main, nb_error *err)
 {
     if (x->grid.bits != 4)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has %d bits, AWQ files hold 4: use gptq or compressed-tensors", x->name, x->grid.bits);
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has %d bits, AWQ files hold 4: use gptq or compressed-tensors",
+                       x->name, x->grid.bits);
     if (x->permuted)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': its inputs are ordered across groups (g_idx), which AWQ files cannot say: use gptq "
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': its inputs are ordered across groups (g_idx), which AWQ files "
+                       "cannot say: use gptq "
                        "or compressed-tensors, or dequantize to bf16", x->name);
     if (x->grid.group != main->group || x->grid.group == 0)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': AWQ files have one group size for all matrices, and not the whole row: use gptq or "
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': AWQ files have one group size for all matrices, and not the whole "
+                       "row: use gptq or "
                        "compressed-tensors", x->name);
     if (x->rows % 8 || x->columns % x->grid.group)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': AWQ needs outputs in multiples of 8 and inputs in multiples of the group %d, not %d x %d",
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': AWQ needs outputs in multiples of 8 and inputs in multiples of the "
+                       "group %d, not %d x %d",
                        x->name, x->grid.group, x->rows, x->columns);
     return NB_OK;
 }
@@ -72,10 +76,12 @@ static nb_status check_awq(const nb_item *x, const nb_grid *main, nb_error *err)
 static nb_status check_gptq(const nb_item *x, nb_export_form form, nb_error *err)
 {
     if (x->rows % 32 || x->columns % 32)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': GPTQ needs outputs and inputs in multiples of 32, not %d x %d: use compressed-tensors",
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': GPTQ needs outputs and inputs in multiples of 32, not %d x %d: use "
+                       "compressed-tensors",
                        x->name, x->rows, x->columns);
     if (form == NB_EXPORT_GPTQ && x->zero_zero)
-        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has a zero point of 0, which GPTQ v1 cannot hold (it stores the zero point minus one): "
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has a zero point of 0, which GPTQ v1 cannot hold (it stores the zero "
+                       "point minus one): "
                        "use gptq_v2 or compressed-tensors", x->name);
     return NB_OK;
 }
@@ -87,10 +93,12 @@ static nb_status check_items(nb_export_job *job, nb_error *err)
         const nb_item *x = &s->items[i];
         if (!x->coded) continue;
         if (x->layer < 0 && job->form != NB_EXPORT_CT)
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has codes, which only compressed-tensors has outside the decoder layers: use it, "
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has codes, which only compressed-tensors has outside the decoder "
+                           "layers: use it, "
                            "or dequantize to bf16", x->name);
         if (x->layer < 0 && (!x->grid.sym || x->permuted))
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has zero points or an order of its own, which is not written outside the decoder "
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' has zero points or an order of its own, which is not written "
+                           "outside the decoder "
                            "layers: dequantize to bf16", x->name);
         if (job->form == NB_EXPORT_AWQ) NB_TRY(check_awq(x, &job->choice.main, err));
         if (job->form == NB_EXPORT_GPTQ || job->form == NB_EXPORT_GPTQ_V2) NB_TRY(check_gptq(x, job->form, err));
@@ -104,13 +112,16 @@ static void tell_codes(nb_export_job *job)
     nb_buf *notes = &job->report->notes;
     bool    gptq = job->form == NB_EXPORT_GPTQ || job->form == NB_EXPORT_GPTQ_V2;
     if (gptq && !job->choice.main.sym)
-        nb_buf_printf(notes, "zero points differ (asymmetric): vLLM refuses such %s files, %s; awq and compressed-tensors load there\n",
+        nb_buf_printf(notes, "zero points differ (asymmetric): vLLM refuses such %s files, %s; awq and compressed-tensors "
+                      "load there\n",
                       job->form == NB_EXPORT_GPTQ ? "gptq" : "gptq_v2",
                       job->form == NB_EXPORT_GPTQ ? "and so does GPTQModel; nibble reads them" : "GPTQModel and nibble read them");
     if (gptq && job->choice.mixed)
-        nb_buf_str(notes, "bits of single matrices are written as GPTQModel's 'dynamic': GPTQModel, vLLM and nibble read it, transformers does not\n");
+        nb_buf_str(notes, "bits of single matrices are written as GPTQModel's 'dynamic': GPTQModel, vLLM and nibble read "
+                   "it, transformers does not\n");
     if (job->form == NB_EXPORT_CT && job->permuted)
-        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and compressed-tensors 0.12 read it, 0.19 and later refuse it\n");
+        nb_buf_str(notes, "a g_idx is written (actorder 'group'): vLLM and compressed-tensors 0.12 read it, 0.19 and later "
+                   "refuse it\n");
 }
 
 /* ---- padding ----------------------------------------------------------------------------------------------------------- */
@@ -132,7 +143,8 @@ static nb_status pad(nb_export_job *job, nb_error *err)
             group = group / gcd(group, s->items[i].grid.group) * s->items[i].grid.group;
     int64_t unit = (int64_t)tp * (group / gcd(group, 128) * 128), padded = (inner + unit - 1) / unit * unit;
     if (padded > 1 << 20)
-        return nb_fail(err, NB_ERR_ARGUMENT, "padding for %d ranks gives an intermediate size of %lld, which is beyond reason", tp,
+        return nb_fail(err, NB_ERR_ARGUMENT, "padding for %d ranks gives an intermediate size of %lld, which is beyond "
+                       "reason", tp,
                        (long long)padded);
     job->report->padded = (int)padded;
     for (size_t i = 0; i < s->count; i++) {
@@ -144,10 +156,12 @@ static nb_status pad(nb_export_job *job, nb_error *err)
     const nb_config *c = &s->config;
     int o_inputs = c->heads * c->head_dim;
     if (c->heads % tp || (c->kv_heads % tp && tp % c->kv_heads))
-        nb_buf_printf(&job->report->notes, "%d heads and %d key heads do not divide among %d ranks, which no padding changes\n", c->heads,
+        nb_buf_printf(&job->report->notes, "%d heads and %d key heads do not divide among %d ranks, which no padding "
+                      "changes\n", c->heads,
                       c->kv_heads, tp);
     else if (o_inputs % (tp * group))
-        nb_buf_printf(&job->report->notes, "o_proj's %d inputs are not a multiple of %d ranks times groups of %d, which this padding does not "
+        nb_buf_printf(&job->report->notes, "o_proj's %d inputs are not a multiple of %d ranks times groups of %d, which "
+                      "this padding does not "
                       "change: a smaller group would\n", o_inputs, tp, group);
     return NB_OK;
 }
@@ -157,7 +171,8 @@ static nb_status pad(nb_export_job *job, nb_error *err)
 enum { CHUNK = 1 << 22 /* values in work */ };
 
 /* Values to their new type, counting those that it does not hold. */
-nb_status nb_export_convert(nb_export_job *job, void *out, nb_dtype to, const float *values, size_t count, const char *name, nb_error *err)
+nb_status nb_export_convert(nb_export_job *job, void *out, nb_dtype to, const float *values, size_t count,
+                            const char *name, nb_error *err)
 {
     nb_export_report *r = job->report;
     nb_from_f32(out, to, values, count);
@@ -167,7 +182,8 @@ nb_status nb_export_convert(nb_export_job *job, void *out, nb_dtype to, const fl
         nb_to_f32(&back, (const char *)out + i * nb_dtype_size(to), to, 1);
         if (back == values[i]) continue;
         if (!isfinite(back) || !isfinite(values[i]))
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' holds %g, which this type cannot: export to bf16 or f32", name, (double)values[i]);
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "'%s' holds %g, which this type cannot: export to bf16 or f32", name,
+                           (double)values[i]);
         double change = fabs((double)back - values[i]) / fabs((double)values[i]);
         r->rounded++;
         if (change > r->worst) snprintf(r->worst_name, sizeof r->worst_name, "%s", name);
@@ -207,6 +223,12 @@ static const nb_grid *item_grid(const nb_export_job *job, size_t i)
     return x->layer >= 0 ? &job->choice.linears[i].grid : &x->grid;
 }
 
+/* An order of inputs is announced for all matrices of the layers or for none. */
+static bool has_order(const nb_export_job *job, const nb_item *x)
+{
+    return job->permuted && x->layer >= 0;
+}
+
 static bool is_float(nb_dtype type)
 {
     return type == NB_F32 || type == NB_BF16 || type == NB_F16;
@@ -225,19 +247,21 @@ static nb_status declare(nb_export_job *job, nb_error *err)
         const nb_entry  *e = nb_checkpoint_at(s->checkpoint, i);
         const nb_tensor *t = e->tensor;
         if (!is_other(job, e)) continue;
-        NB_TRY(nb_writer_declare(job->writer, e->name, is_float(t->dtype) ? float_type(job, t->dtype) : t->dtype, t->rank, t->shape, err));
+        NB_TRY(nb_writer_declare(job->writer, e->name, is_float(t->dtype) ? float_type(job, t->dtype) : t->dtype, t->rank,
+                                 t->shape, err));
     }
     for (size_t i = 0; i < s->count; i++) {
         const nb_item *x = &s->items[i];
         char           name[80];
         if (writes_codes(job, x)) {
-            NB_TRY(nb_form_declare(job->writer, x->name, format_of(job->form), item_grid(job, i), job->permuted && x->layer >= 0, x->rows,
+            NB_TRY(nb_form_declare(job->writer, x->name, format_of(job->form), item_grid(job, i), has_order(job, x), x->rows,
                                    x->columns, err));
             job->report->coded++;
             continue;
         }
         snprintf(name, sizeof name, "%s.weight", x->name);
-        NB_TRY(nb_writer_declare(job->writer, name, item_type(job, x), 2, (uint64_t[]){(uint64_t)x->rows, (uint64_t)x->columns}, err));
+        NB_TRY(nb_writer_declare(job->writer, name, item_type(job, x), 2,
+                                 (uint64_t[]){(uint64_t)x->rows, (uint64_t)x->columns}, err));
         job->report->dequantized += x->coded;
     }
     return nb_writer_plan(job->writer, err);
@@ -248,7 +272,8 @@ static nb_status write_codes(nb_export_job *job, size_t i, nb_error *err)
     const nb_item *x = &job->source.items[i];
     nb_codes       codes;
     NB_TRY(nb_source_codes(&codes, &job->source, x, err));
-    nb_status status = nb_form_write(job->writer, x->name, format_of(job->form), item_grid(job, i), job->permuted && x->layer >= 0, &codes, err);
+    nb_status status = nb_form_write(job->writer, x->name, format_of(job->form), item_grid(job, i), has_order(job, x), &codes,
+                                     err);
     nb_codes_free(&codes);
     return status;
 }
@@ -388,7 +413,8 @@ static nb_status repack(nb_export_job *job, nb_error *err)
 {
     job->total = job->source.count;
     if (to_codes(job->form) && !job->source.coded)
-        return nb_fail(err, NB_ERR_ARGUMENT, "%s: is a float checkpoint; 'nibble quantize' makes codes, export only packs them anew",
+        return nb_fail(err, NB_ERR_ARGUMENT, "%s: is a float checkpoint; 'nibble quantize' makes codes, export only packs "
+                       "them anew",
                        job->options.model_dir);
     if (to_codes(job->form)) {
         NB_TRY(check_items(job, err));

@@ -84,7 +84,8 @@ nb_status nb_source_look(const nb_source *s, nb_item *item, nb_error *err)
     if (w->kind != NB_W_FLOAT) {
         uint8_t middle = w->kind == NB_W_INT4 ? 8 : 128;
         size_t  groups = ((size_t)w->k + (size_t)w->group - 1) / (size_t)w->group;
-        item->grid = (nb_grid){.bits = w->kind == NB_W_INT4 ? 4 : 8, .group = declared_group(&s->config.quant, w->group, w->k), .sym = true};
+        item->grid = (nb_grid){.bits = w->kind == NB_W_INT4 ? 4 : 8,
+                               .group = declared_group(&s->config.quant, w->group, w->k), .sym = true};
         for (size_t i = 0; i < (size_t)w->n * groups; i++) {
             item->grid.sym = item->grid.sym && w->zeros[i] == middle;
             item->zero_zero = item->zero_zero || w->zeros[i] == 0;
@@ -116,7 +117,8 @@ static bool same_size(const nb_grid *a, const nb_grid *b)
 static bool all_symmetric(const nb_source *s, const nb_grid *grid)
 {
     for (size_t i = 0; i < s->count; i++)
-        if (s->items[i].coded && s->items[i].layer >= 0 && same_size(&s->items[i].grid, grid) && !s->items[i].grid.sym) return false;
+        if (s->items[i].coded && s->items[i].layer >= 0 && same_size(&s->items[i].grid, grid) &&
+            !s->items[i].grid.sym) return false;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 const int nb_site_first[NB_SITES] = {NB_Q, NB_O, NB_GATE, NB_DOWN}, nb_site_count[NB_SITES] = {3, 1, 2, 1};
 
@@ -110,6 +111,11 @@ static nb_status check_values(const nb_float_layer *l, int i, const nb_model *mo
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
+static uint64_t hash_source(const nb_weights *w)
+{
+    return XXH64(w->data, (size_t)w->n * (size_t)w->k * nb_dtype_size(w->dtype), 0);
+}
+
 static nb_status read_linear(nb_float_layer *out, int i, const nb_model *model, nb_error *err)
 {
     nb_linear *source = &out->source[i];
@@ -117,6 +123,7 @@ static nb_status read_linear(nb_float_layer *out, int i, const nb_model *model, 
     if (source->weights.kind != NB_W_FLOAT)
         return nb_fail(err, NB_ERR_INPUT, "%s: '%s' is already quantized; give the float checkpoint it was made from",
                        nb_checkpoint_path(model->checkpoint), out->name[i]);
+    out->source_hash[i] = hash_source(&source->weights);
     return check_values(out, i, model, err);
 }
 
@@ -169,4 +176,18 @@ void nb_float_layer_read_ahead(const nb_model *model, int layer)
         const nb_entry *e = nb_checkpoint_find(model->checkpoint, name);
         if (e) nb_entry_read_ahead(e);
     }
+}
+
+nb_status nb_float_layer_hash(uint64_t hash[NB_LINEARS], const nb_model *model, int layer, nb_error *err)
+{
+    nb_float_layer f;
+    nb_status      status = NB_OK;
+    nb_float_layer_shape(&f, &model->config, layer);
+    for (int i = 0; i < NB_LINEARS && !status; i++) {
+        nb_linear linear = {0};
+        status = nb_linear_read(&linear, model->checkpoint, &model->config.quant, f.name[i], f.n[i], f.k[i], i <= NB_V, err);
+        if (!status) hash[i] = linear.weights.kind == NB_W_FLOAT ? hash_source(&linear.weights) : 0;
+        nb_linear_free(&linear);
+    }
+    return status;
 }

@@ -12,6 +12,7 @@ typedef struct {
     char      name[NB_LINEARS][64];   /* model.layers.0.self_attn.q_proj */
     int       n[NB_LINEARS], k[NB_LINEARS];
     nb_linear source[NB_LINEARS];     /* as the checkpoint holds them */
+    uint64_t  source_hash[NB_LINEARS]; /* xxHash64 of the weights of each, in the source's type, adapters merged */
     float    *w[NB_LINEARS];          /* [n, k]; the solvers change these.  NULL until nb_float_layer_floats */
     float    *divisor[NB_LINEARS];    /* [n] what AWQ divided the rows by; NULL: nothing */
     float    *bias[3];                /* [n] of q, k, v; values of bias_dtype */
@@ -29,6 +30,8 @@ nb_status nb_float_layer_read(nb_float_layer *out, const nb_model *model, const 
 void      nb_float_layer_read_ahead(const nb_model *model, int layer);
 /* w of one matrix from its source. */
 nb_status nb_float_layer_floats(nb_float_layer *l, int linear, nb_pool *pool, nb_error *err);
+/* The seven hashes alone, of one matrix at a time. */
+nb_status nb_float_layer_hash(uint64_t hash[NB_LINEARS], const nb_model *model, int layer, nb_error *err);
 void      nb_float_layer_free(nb_float_layer *l);
 
 #endif

@@ -67,7 +67,8 @@ static nb_status check_middle(const nb_codes *c, const char *name, nb_error *err
 {
     for (size_t i = 0; i < (size_t)c->n * (size_t)c->groups; i++)
         if (c->zeros[i] != 1 << (c->bits - 1))
-            return nb_fail(err, NB_ERR_ARGUMENT, "%s: zero point %d of output %zu is not the middle, as symmetric codes have it", name,
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: zero point %d of output %zu is not the middle, as symmetric codes "
+                           "have it", name,
                            c->zeros[i], i / (size_t)c->groups);
     return NB_OK;
 }
@@ -92,7 +93,8 @@ static nb_status write_order(nb_writer *w, const char *name, bool ct, const nb_c
     return status;
 }
 
-static nb_status write_parts(nb_writer *w, const char *name, nb_format format, const nb_grid *grid, bool permuted, const nb_codes *c,
+static nb_status write_parts(nb_writer *w, const char *name, nb_format format, const nb_grid *grid, bool permuted,
+                             const nb_codes *c,
                              const nb_packed *p, nb_error *err)
 {
     bool     ct = format == NB_FORMAT_CT;
@@ -112,7 +114,8 @@ nb_status nb_form_write(nb_writer *w, const char *name, nb_format format, const 
     if (grid->sym) NB_TRY(check_middle(c, name, err));
     for (int i = 0; c->g_idx && !permuted && i < c->k; i++)
         if (c->g_idx[i] != i / c->group)
-            return nb_fail(err, NB_ERR_ARGUMENT, "%s: input %d is in group %d, but no order was announced", name, i, (int)c->g_idx[i]);
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: input %d is in group %d, but no order was announced", name, i,
+                           (int)c->g_idx[i]);
     NB_TRY(nb_pack(&p, c, format, name, err));
     nb_status status = write_parts(w, name, format, grid, permuted, c, &p, err);
     nb_packed_free(&p);

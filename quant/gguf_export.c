@@ -57,7 +57,8 @@ static nb_status push_matrix(making *m, const char *to, const char *from, int pa
 {
     const nb_item *item = find_item(m->job, from);
     if (!item) return nb_fail(err, NB_ERR_INPUT, "matrix '%s' is missing", from);
-    piece p = {.item = item, .rows = item->rows / thirds, .first = item->rows / thirds * part, .type = m->job->plain.f16 ? NB_GGUF_F16 : NB_GGUF_BF16};
+    piece p = {.item = item, .rows = item->rows / thirds, .first = item->rows / thirds * part,
+               .type = m->job->plain.f16 ? NB_GGUF_F16 : NB_GGUF_BF16};
     if (item->coded) p.type = nb_gguf_type_of(&item->grid, item->permuted, item->columns);
     if (item->coded && p.type == NB_GGUF_F16) m->floats += part == 0;
     snprintf(p.name, sizeof p.name, "%s.weight", to);
@@ -65,7 +66,8 @@ static nb_status push_matrix(making *m, const char *to, const char *from, int pa
 }
 
 /* prefix.weight or prefix.bias, if it is there. */
-static nb_status push_vector(making *m, const char *to, const char *from, const char *suffix, int part, int thirds, nb_error *err)
+static nb_status push_vector(making *m, const char *to, const char *from, const char *suffix, int part, int thirds,
+                             nb_error *err)
 {
     char name[128];
     snprintf(name, sizeof name, "%s.%s", from, suffix);
@@ -121,7 +123,8 @@ static nb_status list_vision(making *m, nb_error *err)
     static const char *const linears[][2] = {{"attn_out", "attn.proj"}, {"ffn_up", "mlp.fc1"}, {"ffn_down", "mlp.fc2"}};
     const nb_config         *c = &m->job->source.config;
     const nb_entry          *patches;
-    uint64_t shape[5] = {(uint64_t)c->v_dim, (uint64_t)c->v_channels, (uint64_t)c->v_temporal, (uint64_t)c->v_patch, (uint64_t)c->v_patch};
+    uint64_t shape[5] = {(uint64_t)c->v_dim, (uint64_t)c->v_channels, (uint64_t)c->v_temporal, (uint64_t)c->v_patch,
+                         (uint64_t)c->v_patch};
     NB_TRY(nb_checkpoint_get(m->job->source.checkpoint, "visual.patch_embed.proj.weight", 5, shape, &patches, err));
     for (int frame = 0; frame < c->v_temporal; frame++) {
         piece p = {.patches = patches, .type = NB_GGUF_F16, .first = frame, .name = "v.patch_embd.weight"};
@@ -262,7 +265,8 @@ static nb_status announce(making *m, nb_error *err)
         const piece *p = &m->pieces[i];
         uint64_t matrix[2] = {p->item ? (uint64_t)p->item->columns : 0, (uint64_t)p->rows}, vector = (uint64_t)p->rows;
         uint64_t patch[4] = {(uint64_t)c->v_patch, (uint64_t)c->v_patch, (uint64_t)c->v_channels, (uint64_t)c->v_dim};
-        NB_TRY(nb_gguf_out_tensor(m->file, p->name, p->type, p->item ? 2 : p->patches ? 4 : 1, p->item ? matrix : p->patches ? patch : &vector, err));
+        NB_TRY(nb_gguf_out_tensor(m->file, p->name, p->type, p->item ? 2 : p->patches ? 4 : 1,
+                                  p->item ? matrix : p->patches ? patch : &vector, err));
     }
     return NB_OK;
 }
@@ -276,7 +280,8 @@ static nb_status write_blocks(making *m, const piece *p, nb_error *err)
     nb_status status = nb_alloc(&out, (size_t)p->rows, (size_t)row, p->name, err);
     for (size_t i = 0; i < (size_t)codes.n * (size_t)codes.groups && !status; i++)
         if (!(fabsf(codes.scales[i]) <= 65504.0f) || nb_f16_to_f32(nb_f32_to_f16(codes.scales[i])) != codes.scales[i])
-            status = nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': scale %g is not a float16 value, which GGUF's blocks hold", p->item->name,
+            status = nb_fail(err, NB_ERR_UNSUPPORTED, "'%s': scale %g is not a float16 value, which GGUF's blocks hold",
+                             p->item->name,
                              (double)codes.scales[i]);
     for (int r = 0; r < p->rows && !status; r++)
         nb_gguf_blocks(out + (size_t)r * row, p->type, &codes, p->first + r, &m->job->report->zero_error);
@@ -402,7 +407,8 @@ static void tell(const making *m)
 {
     nb_buf *notes = &m->job->report->notes;
     if (m->floats)
-        nb_buf_printf(notes, "%zu matrices with codes became F16: llama.cpp has no block for theirs (order of inputs, asymmetric 8 bits, or "
+        nb_buf_printf(notes, "%zu matrices with codes became F16: llama.cpp has no block for theirs (order of inputs, "
+                      "asymmetric 8 bits, or "
                       "groups that 32 does not divide)\n", m->floats);
 }
 

@@ -144,7 +144,8 @@ uint64_t nb_gguf_out_row_bytes(nb_gguf_type type, uint64_t k)
 nb_status nb_gguf_out_tensor(nb_gguf_out *g, const char *name, nb_gguf_type type, int rank, const uint64_t *dims, nb_error *err)
 {
     uint64_t bytes = nb_gguf_out_row_bytes(type, dims[0]);
-    if (!bytes) return nb_fail(err, NB_ERR_ARGUMENT, "'%s': rows of %llu values do not fit GGUF type %d", name, (unsigned long long)dims[0], type);
+    if (!bytes) return nb_fail(err, NB_ERR_ARGUMENT, "'%s': rows of %llu values do not fit GGUF type %d", name,
+                               (unsigned long long)dims[0], type);
     NB_TRY(nb_grow(&g->tensors, &g->capacity, g->count + 1, sizeof *g->tensors, "GGUF tensors", err));
     put_string(&g->infos, name, strlen(name));
     put_u32(&g->infos, (uint32_t)rank);
@@ -212,7 +213,8 @@ nb_status nb_gguf_out_data(nb_gguf_out *g, const void *data, uint64_t bytes, nb_
 
 nb_status nb_gguf_out_end(nb_gguf_out *g, nb_error *err)
 {
-    if (g->current != g->count) return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor %zu was announced and not written", g->path, g->current);
+    if (g->current != g->count) return nb_fail(err, NB_ERR_ARGUMENT, "%s: tensor %zu was announced and not written",
+                                               g->path, g->current);
     int failed = fsync(g->fd), reason = errno;
     failed |= close(g->fd);
     g->fd = -1;

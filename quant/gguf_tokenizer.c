@@ -22,7 +22,8 @@ typedef struct {
 static nb_status put_token(tokens *t, const char *text, double id, int kind, nb_error *err)
 {
     if (!(id >= 0) || id >= t->vocab || id != (int)id)
-        return nb_fail(err, NB_ERR_INPUT, "%s: token '%s' has the id %g, the model's vocabulary ends at %d", t->file, text, id, t->vocab - 1);
+        return nb_fail(err, NB_ERR_INPUT, "%s: token '%s' has the id %g, the model's vocabulary ends at %d", t->file, text,
+                       id, t->vocab - 1);
     t->text[(int)id] = text;
     t->kind[(int)id] = kind;
     return NB_OK;
@@ -42,7 +43,8 @@ static nb_status read_tokens(tokens *t, const cJSON *tree, nb_error *err)
         const cJSON *text = nb_json_find(v, "content"), *id = nb_json_find(v, "id");
         if (!cJSON_IsString(text) || !cJSON_IsNumber(id))
             return nb_fail(err, NB_ERR_INPUT, "%s: added_tokens: an entry lacks its content or id", t->file);
-        NB_TRY(put_token(t, text->valuestring, id->valuedouble, cJSON_IsTrue(nb_json_find(v, "special")) ? CONTROL : USER_DEFINED, err));
+        NB_TRY(put_token(t, text->valuestring, id->valuedouble,
+                         cJSON_IsTrue(nb_json_find(v, "special")) ? CONTROL : USER_DEFINED, err));
     }
     return NB_OK;
 }
@@ -164,7 +166,8 @@ nb_status nb_gguf_tokenizer(nb_gguf_out *g, const char *directory, int vocab, nb
     cJSON *tree;
     tokens t = {.vocab = vocab, .file = "tokenizer.json"};
     NB_TRY(open_file(&tree, directory, "tokenizer.json", err));
-    if (!tree) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: there is no tokenizer.json, from which a GGUF file gets its tokenizer", directory);
+    if (!tree) return nb_fail(err, NB_ERR_UNSUPPORTED, "%s: there is no tokenizer.json, from which a GGUF file gets its "
+                              "tokenizer", directory);
     nb_status status = fill(g, &t, tree, directory, err);
     if (status) nb_error_within(err, "%s", directory);
     free(t.text);

@@ -172,32 +172,19 @@ static nb_status check_options(const nb_gptq_options *o, nb_error *err)
     if (o->block <= 0) return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: a block of %d columns is not possible: use 128", o->block);
     if (!(o->mse >= 0.0f) || !isfinite(o->mse))
         return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: %g is no exponent of the range search: use 2.4, or 0 for none", (double)o->mse);
+    if (o->range == NB_RANGE_BLOCK && !o->static_groups)
+        return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: ranges by blocks of the Gram matrix need static groups");
+    if (o->sweeps < 0) return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: %d sweeps of refinement are not possible: use 2, or 0 for none", o->sweeps);
     if (o->order != NB_ORDER_NONE && o->order != NB_ORDER_GROUP && o->order != NB_ORDER_FULL)
         return nb_fail(err, NB_ERR_ARGUMENT, "GPTQ: unknown order of columns %d", (int)o->order);
     return NB_OK;
-}
-
-/* Mean of diag H over live columns without overflow; 1 when none is alive. */
-static double mean_energy(const double *h, int k, int *dead)
-{
-    double largest = 0.0, sum = 0.0;
-    *dead = 0;
-    for (int c = 0; c < k; c++) largest = fmax(largest, h[(size_t)c * k + c]);
-    for (int c = 0; c < k; c++) {
-        double energy = h[(size_t)c * k + c];
-        if (energy > 0.0)
-            sum += energy / largest;
-        else
-            ++*dead;
-    }
-    return *dead == k ? 1.0 : largest * (sum / (k - *dead));
 }
 
 static nb_status make_factor(nb_gptq_factor *f, nb_pool *pool, nb_error *err)
 {
     size_t k = (size_t)f->k;
     NB_TRY(nb_check_gram(f->h, f->k, pool, err));
-    f->unit = mean_energy(f->h, f->k, &f->dead);
+    f->unit = nb_gram_mean(f->h, f->k, &f->dead);
     NB_TRY(nb_alloc(&f->order, k, sizeof *f->order, "GPTQ column order", err));
     NB_TRY(nb_alloc(&f->group_of, k, sizeof *f->group_of, "GPTQ column groups", err));
     NB_TRY(choose_order(f, err));

@@ -13,7 +13,9 @@ typedef struct {
     int          block;         /* columns per lazy update, 128 */
     nb_act_order order;
     bool         static_groups; /* scales from the original weights before the loop; with FULL order g_idx stays trivial */
-    float        mse;           /* 0: off; exponent of the range search otherwise (2.4 typical) */
+    nb_range     range;         /* how each group's range is found */
+    int          sweeps;        /* of coordinate descent afterwards, with scales (refine.h), 0: none */
+    float        mse;           /* exponent of the searches MSE and ENERGY (2.4 and 2 typical) */
 } nb_gptq_options;
 
 typedef struct {

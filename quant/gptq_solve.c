@@ -9,7 +9,7 @@
  *
  * A tile holds the block transposed, [columns, ROWS], which turns every inner loop into a fixed number of independent rows.
  *
- * The same P gives the loss of rounding to nearest: |D' R|^2 with D' = W - Q'.
+ * The same P gives the loss of any other codes, |D' R|^2 with D' = W - Q': of rounding to nearest, and of the refined ones.
  *
  * W is f32 and the factor double: the factor is where digits are lost.
  */
@@ -19,6 +19,8 @@
 
 #include "kernels/gemm.h"
 #include "quant/gptq_factor.h"
+#include "quant/range.h"
+#include "quant/refine.h"
 
 enum {
     ROWS = NB_GIVE_ROWS,
@@ -27,7 +29,7 @@ enum {
 };
 
 typedef struct {
-    double solved[2], nearest[2]; /* |e|^2 and |D|^2 over live columns, of a tile */
+    double solved[2], judged[2]; /* |e|^2 and |D|^2 over live columns, of a tile */
 } tile_loss;
 
 typedef struct {
@@ -35,10 +37,13 @@ typedef struct {
     const nb_gptq_options *options;
     const nb_gemm         *gemm;
     nb_codes       *out, *nearest;
+    const nb_codes *judged;      /* whose loss is found beside */
+    bool            solves;      /* or only that */
     const float    *weights;     /* [n, k] in the order of the model */
     int             n, k, width;
     size_t          ld;          /* of d: a power of two would put all rows of a tile into the same lines of the cache */
-    float          *d, *d_nearest; /* [slab, ld] in the order of the steps */
+    float          *d, *d_judged; /* [slab, ld] in the order of the steps */
+    float          *energy;      /* [k] diag H over its mean at each step: weights of the range search */
     float          *p;           /* [end, width] of the block, in panels */
     float          *scratch;     /* [threads, scratch_size] */
     size_t          scratch_size;
@@ -54,13 +59,13 @@ static void load_row(void *context, size_t item, int thread)
     (void)thread;
     const solver   *s = context;
     const int32_t  *order = s->f->order;
-    const nb_codes *q = s->nearest;
+    const nb_codes *q = s->judged;
     size_t          row = (size_t)s->first + item;
     const float    *w = s->weights + row * (size_t)s->k, *scales = q->scales + row * (size_t)q->groups;
     const uint8_t  *codes = q->codes + row * (size_t)s->k, *zeros = q->zeros + row * (size_t)q->groups;
-    float          *d = s->d + item * s->ld, *near = s->d_nearest + item * s->ld;
+    float          *d = s->d + item * s->ld, *near = s->d_judged + item * s->ld;
     for (int i = 0; i < s->k; i++) {
-        int c = order[i], g = c / q->group;
+        int c = order[i], g = q->g_idx ? q->g_idx[c] : c / q->group;
         d[i] = w[c];
         near[i] = w[c] - (float)(codes[c] - zeros[g]) * scales[g];
     }
@@ -89,25 +94,28 @@ static void fill_panel(void *context, size_t item, int thread)
 
 /* ---- one block of one tile ------------------------------------------------------------------------------------------- */
 
-static void fit_group(const solver *s, const float *w, int count, size_t at)
+static void fit_group(const solver *s, const float *w, const float *energy, int count, size_t at)
 {
-    float *scale = s->out->scales + at;
+    const nb_gptq_options *o = s->options;
+    float *scale = s->out->scales + at, power = o->mse > 0.0f ? o->mse : o->range == NB_RANGE_MSE ? 2.4f : 2.0f;
     uint8_t *zero = s->out->zeros + at;
-    if (s->options->mse > 0.0f)
-        nb_grid_search(&s->options->grid, w, NULL, count, s->options->mse, scale, zero);
+    if (o->range == NB_RANGE_FULL)
+        nb_grid_fit(&o->grid, w, count, 1.0f, scale, zero);
     else
-        nb_grid_fit(&s->options->grid, w, count, 1.0f, scale, zero);
+        nb_grid_search(&o->grid, w, o->range == NB_RANGE_ENERGY ? energy : NULL, count, power, scale, zero);
 }
 
-static void fit_static_groups(void *context, size_t item, int thread)
+/* Scales from the original weights, before the loop. */
+static nb_status fit_static_groups(const solver *s, nb_pool *pool, nb_error *err)
 {
-    (void)thread;
-    const solver *s = context;
-    int group = s->out->group;
-    for (int g = 0; g < s->out->groups; g++) {
-        int begin = g * group, count = s->k - begin < group ? s->k - begin : group;
-        fit_group(s, s->weights + item * s->k + begin, count, item * (size_t)s->out->groups + g);
-    }
+    const nb_gptq_options *o = s->options;
+    size_t groups = (size_t)s->n * (size_t)s->out->groups;
+    nb_codes fitted;
+    NB_TRY(nb_range_round(&fitted, s->weights, s->f->h, s->n, s->k, &o->grid, o->range, o->mse, pool, err));
+    memcpy(s->out->scales, fitted.scales, groups * sizeof *fitted.scales);
+    memcpy(s->out->zeros, fitted.zeros, groups);
+    nb_codes_free(&fitted);
+    return NB_OK;
 }
 
 /* Scales of the group that starts at step i, from the weights as they are now: columns of this block are in the tile, later
@@ -119,7 +127,7 @@ static void fit_dynamic_group(const solver *s, const float *tile, int first, int
     for (int r = 0; r < rows; r++) {
         for (int j = i; j < i + count; j++)
             row[j - i] = j < s->end ? tile[(j - s->begin) * ROWS + r] : s->d[(size_t)(first + r) * s->ld + j];
-        fit_group(s, row, count, (size_t)(s->first + first + r) * s->out->groups + s->f->group_of[i]);
+        fit_group(s, row, s->energy + i, count, (size_t)(s->first + first + r) * s->out->groups + s->f->group_of[i]);
     }
 }
 
@@ -192,31 +200,45 @@ static void solve_tile(void *context, size_t item, int thread)
     int    first = (int)item * ROWS, rows = s->rows - first < ROWS ? s->rows - first : ROWS;
     size_t square = (size_t)s->width * ROWS, width = (size_t)(s->end - s->begin);
     float *tile = s->scratch + (size_t)thread * s->scratch_size, *product = tile + square, *row = product + square;
-    float *d = s->d + (size_t)first * s->ld, *near = s->d_nearest + (size_t)first * s->ld;
+    float *d = s->d + (size_t)first * s->ld, *judged = s->d_judged + (size_t)first * s->ld;
     tile_loss *loss = &s->loss[(size_t)s->first / ROWS + item];
-    load_tile(s, tile, product, d, rows);
-    round_tile(s, tile, product, d, row, first, rows);
-    add_loss(s, loss->solved, product, width, d, rows);
-    s->gemm->f32(product, width, near, s->ld, s->p, (size_t)s->end, (size_t)rows, width, (size_t)s->end, false);
-    add_loss(s, loss->nearest, product, width, near, rows);
+    if (s->solves) {
+        load_tile(s, tile, product, d, rows);
+        round_tile(s, tile, product, d, row, first, rows);
+        add_loss(s, loss->solved, product, width, d, rows);
+    }
+    s->gemm->f32(product, width, judged, s->ld, s->p, (size_t)s->end, (size_t)rows, width, (size_t)s->end, false);
+    add_loss(s, loss->judged, product, width, judged, rows);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------- */
 
-static nb_status solve(solver *s, nb_pool *pool, nb_error *err)
+static size_t slab_rows(const solver *s, nb_pool *pool)
 {
-    size_t k = (size_t)s->k, threads = (size_t)nb_pool_threads(pool), panel = s->gemm->width32;
-    size_t tiles = SLAB_TILES_PER_THREAD * threads > SLAB_TILES ? SLAB_TILES_PER_THREAD * threads : SLAB_TILES, slab = tiles * ROWS;
-    if (slab > (size_t)s->n) slab = (size_t)s->n;
+    size_t tiles = SLAB_TILES_PER_THREAD * (size_t)nb_pool_threads(pool), slab = (tiles > SLAB_TILES ? tiles : SLAB_TILES) * ROWS;
+    return slab < (size_t)s->n ? slab : (size_t)s->n;
+}
+
+static nb_status allocate(solver *s, nb_pool *pool, nb_error *err)
+{
+    size_t k = (size_t)s->k, slab = slab_rows(s, pool);
     s->ld = (k + 15) / 16 * 16 + 16;
     s->scratch_size = 2 * (size_t)s->width * ROWS + k;
     NB_TRY(nb_alloc(&s->d, slab, s->ld * sizeof(float), "GPTQ errors", err));
-    NB_TRY(nb_alloc(&s->d_nearest, slab, s->ld * sizeof(float), "rounding errors", err));
-    NB_TRY(nb_alloc(&s->p, k, ((size_t)s->width + panel) * sizeof(float), "GPTQ block of the factor", err));
-    NB_TRY(nb_alloc(&s->scratch, threads, s->scratch_size * sizeof(float), "GPTQ tiles", err));
-    if (s->options->static_groups) nb_parallel(pool, (size_t)s->n, fit_static_groups, s);
-    for (s->first = 0; s->first < s->n; s->first += (int)slab) {
-        s->rows = s->n - s->first < (int)slab ? s->n - s->first : (int)slab;
+    NB_TRY(nb_alloc(&s->d_judged, slab, s->ld * sizeof(float), "rounding errors", err));
+    NB_TRY(nb_alloc(&s->p, k, ((size_t)s->width + s->gemm->width32) * sizeof(float), "GPTQ block of the factor", err));
+    NB_TRY(nb_alloc(&s->scratch, (size_t)nb_pool_threads(pool), s->scratch_size * sizeof(float), "GPTQ tiles", err));
+    NB_TRY(nb_alloc(&s->energy, k, sizeof *s->energy, "GPTQ energies", err));
+    for (size_t i = 0; i < k; i++) s->energy[i] = (float)(s->f->h[(size_t)s->f->order[i] * (k + 1)] / s->f->unit);
+    return NB_OK;
+}
+
+/* Slab by slab, block by block: solve and judge, or judge alone. */
+static void go_through(solver *s, nb_pool *pool)
+{
+    int slab = (int)slab_rows(s, pool);
+    for (s->first = 0; s->first < s->n; s->first += slab) {
+        s->rows = s->n - s->first < slab ? s->n - s->first : slab;
         nb_parallel(pool, (size_t)s->rows, load_row, s);
         for (int b = 0; b < s->f->blocks; b++) {
             s->begin = b ? s->f->end[b - 1] : 0;
@@ -225,20 +247,36 @@ static nb_status solve(solver *s, nb_pool *pool, nb_error *err)
             nb_parallel(pool, ((size_t)s->rows + ROWS - 1) / ROWS, solve_tile, s);
         }
     }
-    return NB_OK;
 }
 
 /* tr(D H D') / n from |D R|^2 and |D|^2 over tiles; what rounding makes negative is zero. */
-static void sum_losses(const solver *s, nb_gptq_report *report)
+static double mean_loss(const solver *s, bool solved)
 {
-    double sum[4] = { 0 };
+    double sum[2] = { 0 };
     for (size_t i = 0; i < ((size_t)s->n + ROWS - 1) / ROWS; i++)
-        for (int j = 0; j < 2; j++) {
-            sum[j] += s->loss[i].solved[j];
-            sum[2 + j] += s->loss[i].nearest[j];
-        }
-    report->loss = fmax(0.0, s->f->unit * (sum[0] - s->f->lambda * sum[1])) / s->n;
-    report->rtn_loss = fmax(0.0, s->f->unit * (sum[2] - s->f->lambda * sum[3])) / s->n;
+        for (int j = 0; j < 2; j++) sum[j] += solved ? s->loss[i].solved[j] : s->loss[i].judged[j];
+    return fmax(0.0, s->f->unit * (sum[0] - s->f->lambda * sum[1])) / s->n;
+}
+
+static nb_status solve(solver *s, nb_pool *pool, nb_gptq_report *report, nb_error *err)
+{
+    size_t tiles = ((size_t)s->n + ROWS - 1) / ROWS;
+    NB_TRY(allocate(s, pool, err));
+    if (s->options->static_groups) NB_TRY(fit_static_groups(s, pool, err));
+    s->judged = s->nearest;
+    s->solves = true;
+    go_through(s, pool);
+    report->loss = mean_loss(s, true);
+    report->rtn_loss = mean_loss(s, false);
+    if (s->options->sweeps == 0) return NB_OK;
+    nb_refine_options refine = { .sweeps = s->options->sweeps, .scales = true, .damp = s->f->damp };
+    NB_TRY(nb_refine(s->out, s->weights, s->f->h, s->options->grid.sym, &refine, pool, err));
+    memset(s->loss, 0, tiles * sizeof *s->loss);
+    s->judged = s->out;
+    s->solves = false;
+    go_through(s, pool);
+    report->loss = mean_loss(s, false);
+    return NB_OK;
 }
 
 /* Without a factor: H is put together again, and asked. */
@@ -265,8 +303,7 @@ static nb_status solve_or_round(solver *s, nb_pool *pool, nb_gptq_report *report
         for (int i = 0; i < s->k; i++) s->out->g_idx[s->f->order[i]] = s->f->group_of[i];
     }
     if (s->f->found) {
-        NB_TRY(solve(s, pool, err));
-        sum_losses(s, report);
+        NB_TRY(solve(s, pool, report, err));
     } else {
         NB_TRY(loss_without_factor(s, pool, report, err));
     }
@@ -291,7 +328,8 @@ nb_status nb_gptq_solve(nb_codes *out, const float *w, int n, const nb_gptq_fact
                  .width = f->width };
     nb_status status = solve_or_round(&s, pool, report, err);
     free(s.d);
-    free(s.d_nearest);
+    free(s.d_judged);
+    free(s.energy);
     free(s.p);
     free(s.scratch);
     free(s.loss);

@@ -97,6 +97,18 @@ static void grid_of_range(const nb_grid *grid, range r, float clip, float *scale
     *zero = grid->sym ? (uint8_t)(1 << (grid->bits - 1)) : (uint8_t)nb_round_within(-r.lo * clip / s, 0.0f, maxq);
 }
 
+void nb_grid_ends(const nb_grid *grid, const float *w, int count, float *lo, float *hi)
+{
+    range r = range_of(grid, w, count);
+    *lo = r.lo;
+    *hi = r.hi;
+}
+
+void nb_grid_range(const nb_grid *grid, float lo, float hi, float *scale, uint8_t *zero)
+{
+    grid_of_range(grid, (range){ lo, hi }, 1.0f, scale, zero);
+}
+
 void nb_grid_fit(const nb_grid *grid, const float *w, int count, float clip, float *scale, uint8_t *zero)
 {
     grid_of_range(grid, range_of(grid, w, count), clip, scale, zero);

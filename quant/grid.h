@@ -16,6 +16,10 @@ typedef struct {
     bool sym;   /* zero fixed at 2^(bits-1) */
 } nb_grid;
 
+/* How the range of a group is found: the full one; the shrunk one with the least sum |error|^p; the same weighted by diag H; the
+ * ends with the least e H e' over the group (range.h). */
+typedef enum { NB_RANGE_FULL, NB_RANGE_MSE, NB_RANGE_ENERGY, NB_RANGE_BLOCK } nb_range;
+
 /* A quantised matrix in plain arrays, the solvers' output and the packers' input. */
 typedef struct {
     int      n, k, group, groups, bits;
@@ -34,6 +38,9 @@ void      nb_codes_dequantize(const nb_codes *c, float *w); /* [n, k] */
 
 /* Scale and zero of one group from its weights.  clip in (0, 1] shrinks the range (1: the full range). */
 void  nb_grid_fit(const nb_grid *grid, const float *w, int count, float clip, float *scale, uint8_t *zero);
+/* The same in two steps: the range [lo, hi], which holds 0 (symmetric: -hi, hi; -1, 1 for zeros), and the grid of a range. */
+void  nb_grid_ends(const nb_grid *grid, const float *w, int count, float *lo, float *hi);
+void  nb_grid_range(const nb_grid *grid, float lo, float hi, float *scale, uint8_t *zero);
 /* Range search: the clip among 1, 0.99 .. 0.20 that minimises sum h_i |Q(w_i) - w_i|^power (h NULL: all ones). */
 void  nb_grid_search(const nb_grid *grid, const float *w, const float *h, int count, float power, float *scale, uint8_t *zero);
 uint8_t nb_grid_code(const nb_grid *grid, float w, float scale, uint8_t zero);

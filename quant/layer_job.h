@@ -22,11 +22,17 @@ typedef struct {
     nb_model           *model;
     nb_samples          samples; /* empty for round to nearest */
     nb_choice           choice;  /* of every matrix */
+    nb_samples          original; /* asymmetric calibration: the same through the original layers */
+    char               *original_spool; /* the folder of its states, or NULL */
     nb_plain            plain;
     nb_writer          *writer;
     nb_lane            *reader;  /* has the system read the next layer while this one is in work */
     nb_journal         *journal; /* NULL: not a job */
-    bool                in_layer, stop; /* a stop that was asked for inside a layer waits for its end */
+    uint64_t           *plain_hash; /* [shards] of the values outside the layers' matrices; NULL without a journal */
+    nb_spool           *saver;   /* where hidden states that are in memory are saved now and then; NULL: nowhere */
+    int                 finished, sites; /* layers that are on disk, and sites of the next one */
+    int                 states;  /* the layer whose inputs the samples hold */
+    bool                in_layer, stop; /* a stop that cannot be obeyed at once waits for the end of the layer */
     size_t              done, total; /* steps told to progress */
 } nb_job;
 
@@ -42,8 +48,10 @@ void      nb_job_spent(nb_job *job, nb_phase phase, nb_moment start, double flop
 
 /* Announce the tensors of a layer to the writer. */
 nb_status nb_layer_job_declare(nb_job *job, int layer, nb_error *err);
-/* Read, measure, solve, write, and make the inputs of the next layer. */
+/* Read, measure, solve, write, and make the inputs of the next layer.  Its first job->sites sites are in the writer's folder. */
 nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err);
+/* Whether a layer can be taken up between two of its sites: what the later ones need is on disk with the earlier ones. */
+bool      nb_layer_job_by_sites(const nb_job *job);
 /* The inputs of the next layer from a layer that is already in the writer's folder, as nb_layer_job_run would have made them. */
 nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err);
 

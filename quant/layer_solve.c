@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "quant/layer_work.h"
+#include "quant/range.h"
+#include "quant/refine.h"
 #include "quant/smooth.h"
 
 static const char *const site_names[NB_SITES] = {"self_attn.q_proj, k_proj, v_proj", "self_attn.o_proj",
@@ -61,7 +63,8 @@ static nb_status solve_gptq(nb_layer_work *l, int i, double *h, nb_error *err)
 {
     const nb_quantize_options *o = &l->job->options;
     nb_gptq_options            options = {.grid = l->grid[i], .damp = o->damp, .damp_max = o->damp_max, .block = o->block,
-                                          .order = o->order, .static_groups = o->static_groups, .mse = o->mse};
+                                          .order = o->order, .static_groups = o->static_groups, .mse = o->mse,
+                                          .range = o->range, .sweeps = o->sweeps};
     nb_gptq_report             r = {0};
     NB_TRY(factor_of(l, i, h, &options, err));
     nb_moment start = nb_moment_now();
@@ -82,19 +85,26 @@ static nb_status solve_rtn(nb_layer_work *l, int i, nb_error *err)
     return nb_rtn(&l->codes[i], l->f.w[i], l->f.n[i], l->f.k[i], &l->grid[i], l->job->ops->pool, err);
 }
 
-/* q and k are not clipped: their errors meet in a product and a softmax, which the error of either alone does not tell. */
+/* AutoAWQ's clamp, or the range search in its place.  The clamp leaves q and k alone: their errors meet in a product and a softmax,
+ * which the error of either alone does not tell. */
 static nb_status solve_awq(nb_layer_work *l, int i, const double *h, nb_error *err)
 {
+    const nb_quantize_options *o = &l->job->options;
     size_t    bytes = (size_t)l->f.n[i] * (size_t)l->f.k[i] * sizeof(float);
     float    *before = NULL;
     nb_pool  *pool = l->job->ops->pool;
     nb_status status = NB_OK;
-    if (l->job->options.awq_clip && i != NB_Q && i != NB_K) {
+    if (o->range == NB_RANGE_FULL && o->awq_clip && i != NB_Q && i != NB_K) {
         NB_TRY(nb_alloc(&before, 1, bytes, "a matrix before clipping", err));
         memcpy(before, l->f.w[i], bytes);
         status = nb_awq_clip(l->f.w[i], h, l->f.n[i], l->f.k[i], &l->grid[i], pool, err);
     }
-    if (!status) status = solve_rtn(l, i, err);
+    if (!status)
+        status = nb_range_round(&l->codes[i], l->f.w[i], h, l->f.n[i], l->f.k[i], &l->grid[i], o->range, o->mse, pool, err);
+    if (!status && o->sweeps > 0) {
+        nb_refine_options r = {.sweeps = o->sweeps, .scales = true, .damp = o->damp};
+        status = nb_refine(&l->codes[i], before ? before : l->f.w[i], h, l->grid[i].sym, &r, pool, err);
+    }
     if (!status) status = loss_of(&nb_layer_matrix(l, i)->loss, &l->codes[i], before ? before : l->f.w[i], l->f.divisor[i], h, pool, err);
     free(before);
     return status;
@@ -108,7 +118,7 @@ static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
     nb_status status;
     if (l->keep[i]) {
         status = nb_layer_keep(l, i, err);
-    } else if (l->job->options.method == NB_METHOD_GPTQ) {
+    } else if (l->job->options.method == NB_METHOD_GPTQ || l->job->options.method == NB_METHOD_AWQ_GPTQ) {
         status = solve_gptq(l, i, h, err);
     } else {
         start = nb_moment_now();
@@ -120,10 +130,13 @@ static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
     return status;
 }
 
+nb_status nb_layer_step(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    return nb_job_step(l->job, err, "layer %d of %d: %s", l->index + 1, l->job->model->config.layers, site_names[site]);
+}
+
 nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)
 {
-    nb_job *job = l->job;
-    NB_TRY(nb_job_step(job, err, "layer %d of %d: %s", l->index + 1, job->model->config.layers, site_names[site]));
     nb_status status = NB_OK;
     for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site] && !status; i++) {
         status = solve_linear(l, i, l->stats[site].gram, err);
@@ -161,11 +174,14 @@ nb_status nb_layer_smooth(nb_layer_work *l, nb_error *err)
         }
     }
     if (!status)
-        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, options, pool, reports, err);
+        status = nb_smooth_layer(&l->f, &job->model->config, gram, (const float *const *)mean_abs, options, pool, l->scale, reports, err);
     for (int site = 0; site < NB_SITES && !status; site++)
         for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++)
             nb_layer_matrix(l, i)->ratio = reports[site].ratio;
-    for (int site = 0; site < NB_SITES; site++) free(mean_abs[site]);
+    for (int site = 0; site < NB_SITES; site++) {
+        free(mean_abs[site]);
+        if (job->options.asym || job->options.method == NB_METHOD_AWQ_GPTQ) nb_stats_free(&l->stats[site]); /* taken again */
+    }
     nb_job_spent(job, NB_PHASE_SOLVE, start, 0);
     return status;
 }

@@ -1,4 +1,6 @@
 /* layer_watch.c - running a layer over all samples, with a tap at its four linear sites that feeds the statistics. */
+#include <math.h>
+
 #include "quant/layer_work.h"
 
 static void tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
@@ -48,23 +50,32 @@ nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], in
     return status;
 }
 
+nb_status nb_layer_finish_stats(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    nb_stats *st = &l->stats[site];
+    size_t    tokens = l->job->samples.tokens;
+    uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2] + st->tokens[NB_TOKEN_UNCOUNTED];
+    if (seen != tokens)
+        return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble",
+                       l->f.name[nb_site_first[site]], (unsigned long long)seen, tokens);
+    nb_stats_finish(st);
+    float max = nb_stats_max(st);
+    if (!isfinite(max))
+        return nb_fail(err, NB_ERR_INPUT, "%s: its inputs reach %f on the calibration data, so that it cannot be quantized; the weights "
+                       "of layer %d, or of what comes before it, are damaged or too large", l->f.name[nb_site_first[site]],
+                       (double)max, l->index + 1);
+    l->job->report->site_max[l->index * NB_SITES + site] = max;
+    if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
+    return NB_OK;
+}
+
 nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool keep, nb_error *err)
 {
-    const nb_samples *s = &l->job->samples;
     for (int site = (int)first; site <= (int)last; site++)
         NB_TRY(nb_stats_init(&l->stats[site], l->f.k[nb_site_first[site]], err));
     NB_TRY(nb_layer_run(l, l->now, (int)last + 1, keep, err));
     nb_moment start = nb_moment_now();
-    for (int site = (int)first; site <= (int)last; site++) {
-        nb_stats *st = &l->stats[site];
-        uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2] + st->tokens[NB_TOKEN_UNCOUNTED];
-        if (seen != s->tokens)
-            return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble",
-                           l->f.name[nb_site_first[site]], (unsigned long long)seen, s->tokens);
-        nb_stats_finish(st);
-        float max = nb_stats_max(st);
-        if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
-    }
+    for (int site = (int)first; site <= (int)last; site++) NB_TRY(nb_layer_finish_stats(l, (nb_site)site, err));
     nb_job_spent(l->job, NB_PHASE_GRAM, start, 0);
     return NB_OK;
 }

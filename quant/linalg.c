@@ -209,3 +209,19 @@ nb_status nb_check_gram(const double *h, int k, nb_pool *pool, nb_error *err)
     }
     return NB_OK;
 }
+
+/* Mean of diag H over live columns without overflow; 1 when none is alive. */
+double nb_gram_mean(const double *h, int k, int *dead)
+{
+    double largest = 0.0, sum = 0.0;
+    *dead = 0;
+    for (int c = 0; c < k; c++) largest = fmax(largest, h[(size_t)c * k + c]);
+    for (int c = 0; c < k; c++) {
+        double energy = h[(size_t)c * k + c];
+        if (energy > 0.0)
+            sum += energy / largest;
+        else
+            ++*dead;
+    }
+    return *dead == k ? 1.0 : largest * (sum / (k - *dead));
+}

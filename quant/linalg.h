@@ -23,6 +23,14 @@ void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const 
 nb_status nb_check_weights(const float *w, int n, int k, nb_error *err);
 nb_status nb_check_gram(const double *h, int k, nb_pool *pool, nb_error *err);
 
+/* Mean of diag H over live columns, those with energy, without overflow; 1 when none is alive. */
+double nb_gram_mean(const double *h, int k, int *dead);
+/* Element of a symmetric matrix of which only the upper triangle may be read: a factor can lie below. */
+static inline double nb_upper(const double *h, int k, int r, int c)
+{
+    return r <= c ? h[(size_t)r * k + c] : h[(size_t)c * k + r];
+}
+
 /* The lower triangle of a symmetric matrix, in squares of NB_LOWER_TILE: those of the diagonal lie in `tiles`, the others at
  * their place in a [k, k].  The rest of a is never touched: it may hold another matrix. */
 enum { NB_LOWER_TILE = 240 }; /* whole register tiles at every level */

@@ -12,18 +12,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "quant/config_out.h"
 #include "quant/outer.h"
 #include "quant/places.h"
 #include "quant/resume.h"
 #include "quant/target.h"
+#include "runtime/io/file.h"
 
 const char *const nb_phase_names[NB_PHASES] = {"data", "read", "forward", "gram", "factor", "solve", "pack", "spool", "write"};
 
 void nb_quantize_report_free(nb_quantize_report *r)
 {
     free(r->matrices);
+    free(r->site_max);
     free(r->sources);
     nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
@@ -39,14 +42,14 @@ nb_status nb_job_step(nb_job *job, nb_error *err, const char *format, ...)
     va_end(args);
     size_t done = job->done++;
     bool go_on = !job->progress || job->progress(job->context, done, job->total, what);
-    if (!go_on && job->journal && job->in_layer)
+    if (go_on) return NB_OK;
+    if (job->journal && job->in_layer && !nb_layer_job_by_sites(job)) {
         job->stop = true; /* at the end of the layer, so that it was not in vain */
-    else if (!go_on && job->journal && nb_journal_layers(job->journal))
-        return nb_fail(err, NB_ERR_STOPPED, "%s: stopped before %s; the same command goes on from there",
-                       job->options.out_dir, what);
-    else if (!go_on)
-        return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
-    return NB_OK;
+        return NB_OK;
+    }
+    if (job->journal && nb_journal_holds(job->journal))
+        return nb_fail(err, NB_ERR_STOPPED, "%s: stopped before %s; the same command goes on from there", job->options.out_dir, what);
+    return nb_fail(err, NB_ERR_STOPPED, "stopped before %s; nothing was left at '%s'", what, job->options.out_dir);
 }
 
 nb_moment nb_moment_now(void)
@@ -119,11 +122,14 @@ static nb_status open_source(nb_job *job, nb_error *err)
     job->total = (size_t)c->layers * NB_SITES + 2;
     nb_buf_add(&job->report->notes, job->model->notes.data, job->model->notes.size);
     NB_TRY(nb_quantize_choose(&job->choice, &job->options, c, &job->report->notes, err));
-    NB_TRY(nb_plain_scan(&job->plain, job->model->checkpoint, c, err));
+    NB_TRY(nb_resume_check_model(job, err));
+    NB_TRY(nb_plain_scan_with(&job->plain, job->model->checkpoint, c, nb_resume_look, job, err));
+    NB_TRY(nb_resume_check_plain(job, err));
     nb_plain_notes(&job->plain, &job->report->notes);
     for (size_t i = 0; i < nb_checkpoint_count(job->model->checkpoint); i++)
         job->report->bytes_in += nb_checkpoint_at(job->model->checkpoint, i)->tensor->bytes;
     job->report->count = (size_t)c->layers * NB_LINEARS;
+    NB_TRY(nb_alloc(&job->report->site_max, (size_t)c->layers * NB_SITES, sizeof *job->report->site_max, "the report", err));
     return nb_alloc(&job->report->matrices, job->report->count, sizeof *job->report->matrices, "the report", err);
 }
 
@@ -153,6 +159,15 @@ static const char *data_name(const nb_samples_options *data)
     return data->path ? data->path : data->sources[0].path;
 }
 
+/* A spool of the original stream lies inside the other's folder. */
+static nb_status make_twin(nb_job *job, nb_error *err)
+{
+    const nb_samples_options *o = &job->options.data;
+    job->original_spool = o->spool ? nb_path_join(o->spool, "original") : NULL;
+    if (o->spool && !job->original_spool) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", o->spool);
+    return nb_samples_twin(&job->original, &job->samples, job->model, job->original_spool, o->spool_level, err);
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -162,9 +177,10 @@ static nb_status load_samples(nb_job *job, nb_error *err)
         nb_model_drop_embedding(job->model);
         return NB_OK;
     }
-    job->options.data.embed = true; /* pictures of all samples at once can be larger than everything else */
-    NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
-    NB_TRY(nb_samples_embed(&job->samples, job->model, err));
+    job->options.data.go_on = job->options.go_on;
+    job->options.data.context = job->context;
+    NB_TRY(nb_resume_load(job, err));
+    if (job->options.asym) NB_TRY(make_twin(job, err));
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
     r->too_long = job->samples.too_long;
@@ -194,13 +210,12 @@ static nb_status load_samples(nb_job *job, nb_error *err)
 
 static nb_status run_layers(nb_job *job, nb_error *err)
 {
-    int layers = job->model->config.layers, first;
+    int layers = job->model->config.layers;
     NB_TRY(nb_lane_new(&job->reader, err));
-    NB_TRY(nb_resume_layers(job, &first, err));
-    for (int i = first; i < layers; i++) {
+    NB_TRY(nb_resume_replay(job, err));
+    for (int i = job->finished; i < layers; i++) {
         job->in_layer = true;
         NB_TRY(nb_layer_job_run(job, i, err));
-        NB_TRY(nb_resume_record(job, i, err));
         job->in_layer = false;
         if (job->stop)
             return nb_fail(err, NB_ERR_STOPPED, "%s: stopped after layer %d of %d; the same command goes on from there",
@@ -212,13 +227,26 @@ static nb_status run_layers(nb_job *job, nb_error *err)
 static nb_status write_files(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
-    bool                       gptq = o->method == NB_METHOD_GPTQ;
+    bool                       gptq = o->method == NB_METHOD_GPTQ || o->method == NB_METHOD_AWQ_GPTQ;
     const nb_block_facts       block = {.format = o->format, .choice = &job->choice, .permuted = nb_quantize_permutes(o),
                                         .static_groups = gptq && o->static_groups, .true_sequential = gptq && o->true_sequential,
                                         .damp = gptq ? o->damp : 0};
     const nb_config_edits      edits = {.block = &block, .dtype = job->plain.f16 ? "float16" : NULL, .untied = job->choice.untied};
     NB_TRY(nb_config_out(job->writer, o->model_dir, &edits, err));
     return o->recipe_json ? nb_writer_file(job->writer, "recipe.json", o->recipe_json, strlen(o->recipe_json), err) : NB_OK;
+}
+
+/* Hidden states of the calibration data are not needed any more, and the judge has its own. */
+static nb_status finish(nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    const nb_quantized         q = {.original = job->model, .writer = job->writer, .report = job->report};
+    nb_samples_free(&job->original);
+    if (job->samples.spool) nb_spool_discard(job->samples.spool); /* its folder is the judge's now */
+    nb_samples_free(&job->samples);
+    if (!o->finish) return NB_OK;
+    NB_TRY(nb_model_reload_embedding(job->model, err)); /* and the head, to judge */
+    return o->finish(o->finish_context, &q, err);
 }
 
 static nb_status write_rest(nb_job *job, nb_error *err)
@@ -228,6 +256,10 @@ static nb_status write_rest(nb_job *job, nb_error *err)
     NB_TRY(nb_outer_write(job->writer, job->model->checkpoint, &job->choice, job->ops->pool, err));
     NB_TRY(write_files(job, err));
     NB_TRY(nb_buf_status(&job->report->notes, "notes", err));
+    nb_job_spent(job, NB_PHASE_WRITE, start, 0);
+    NB_TRY(finish(job, err));
+    start = nb_moment_now();
+    NB_TRY(nb_resume_committing(job, err));
     NB_TRY(nb_writer_commit(job->writer, err));
     nb_job_spent(job, NB_PHASE_WRITE, start, 0);
     return NB_OK;
@@ -238,17 +270,17 @@ static nb_status run(nb_job *job, nb_error *err)
     const nb_quantize_options *o = &job->options;
     NB_TRY(nb_quantize_resolve(&job->options, &job->report->notes, err));
     NB_TRY(nb_places_check(o->model_dir, o->out_dir, err));
-    if (o->job) NB_TRY(nb_journal_open(&job->journal, o->out_dir, !o->anew, err));
-    bool resumes = job->journal && nb_journal_layers(job->journal);
+    NB_TRY(nb_resume_open(job, err));
+    bool resumes = job->journal && (nb_journal_layers(job->journal) || nb_journal_sites(job->journal));
     NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
     NB_TRY(nb_target_settle(job, err));
     NB_TRY(look_at_kept(job, err));
-    NB_TRY(nb_resume_check_model(job, err));
+    NB_TRY(nb_resume_check_choice(job, err));
     NB_TRY(plan_output(job, err));
+    NB_TRY(nb_resume_find(job, err));
     NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));
     NB_TRY(load_samples(job, err));
-    NB_TRY(nb_resume_check_data(job, err));
     NB_TRY(run_layers(job, err));
     NB_TRY(nb_job_step(job, err, "the other tensors and files"));
     return write_rest(job, err);
@@ -263,11 +295,14 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     nb_status status = run(&job, err);
     /* What the layers found wrong with the input is wrong the next time too. */
     bool hopeless = status == NB_ERR_INPUT && job.in_layer;
-    if (job.writer && job.journal && nb_journal_layers(job.journal) && !hopeless) nb_writer_keep(job.writer);
+    bool keep = status && !hopeless && job.journal && nb_journal_holds(job.journal);
+    if (job.writer && keep && (nb_journal_layers(job.journal) || nb_journal_sites(job.journal))) nb_writer_keep(job.writer);
     nb_lane_free(job.reader);
     nb_writer_free(job.writer);
-    nb_samples_free(&job.samples);
-    nb_journal_close(job.journal, status == NB_OK || hopeless);
+    nb_samples_free(&job.original);
+    if (job.original_spool) rmdir(job.original_spool); /* a run that was killed had made it */
+    free(job.original_spool);
+    nb_resume_close(&job, keep);
     nb_choice_free(&job.choice);
     nb_model_close(job.model);
     nb_adapters_free(job.adapters);

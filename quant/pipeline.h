@@ -7,13 +7,22 @@
 #include "quant/choice.h"
 #include "quant/gptq.h"
 #include "quant/pack.h"
+#include "quant/writer.h"
 
-typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ } nb_method;
+typedef enum { NB_METHOD_RTN, NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_AWQ_GPTQ } nb_method; /* AWQ_GPTQ: the scales of AWQ, the rounding of GPTQ */
 
 typedef struct {
     const char *directory;
     double      scale; /* on top of the adapter's own */
 } nb_lora;
+
+/* A checkpoint that is whole but for its name: what a judge sees.  Files that it adds (nb_writer_file) appear with the rest. */
+typedef struct {
+    nb_model   *original;  /* adapters merged, layers not loaded (NB_OPEN_NO_LAYERS) */
+    nb_writer  *writer;    /* nb_writer_partial is the folder */
+    const struct nb_quantize_report *report;
+} nb_quantized;
+typedef nb_status nb_quantize_finish(void *context, const nb_quantized *q, nb_error *err);
 
 typedef struct {
     const char *model_dir, *out_dir;
@@ -38,13 +47,27 @@ typedef struct {
     float       mse;
     bool        true_sequential;     /* o sees quantised qkv, down sees quantised gate/up */
     bool        propagate_quantized; /* the next layer's inputs come from the quantised layer */
+    bool        asym;                /* asymmetric calibration: each matrix makes good what those before it have lost */
+    double      asym_damp;           /* ridge of that correction, as a share of the mean diagonal */
+    nb_range    range;               /* how the range of a group is found */
+    int         sweeps;              /* of coordinate descent after rounding; scales are re-fitted on the way */
     float       modality_weights[3];
     nb_samples_options data;         /* neither path nor sources: only RTN */
     uint64_t    shard_size;
     bool        force;
-    bool        job;                 /* journal in OUT.job/: an interrupted run goes on when it is repeated */
+    bool        job;                 /* keep a journal: an interrupted run goes on when it is repeated */
     bool        anew;                /* ... but not this time */
+    const char *job_dir;             /* its folder; NULL: OUT.job */
+    const char *command_json;        /* written into it as command.json, for whoever wants to repeat the command; or NULL */
+    int         save_states;         /* hidden states in memory are written to the journal's folder every so many layers; 0: never */
     const char *recipe_json;         /* written as recipe.json */
+    /* Both with the context of nb_quantize.  go_on: asked between conversations too; false stops.  tell: one line for the log. */
+    bool      (*go_on)(void *context);
+    void      (*tell)(void *context, const char *line);
+    nb_quantize_finish *finish;      /* the last step before OUT stands; NULL: none */
+    void       *finish_context;
+    int         judge_samples;       /* conversations that finish runs both models over, and answers it makes with each: */
+    int         judge_answers;       /* for the plan only */
 } nb_quantize_options;
 
 typedef struct {
@@ -74,9 +97,10 @@ typedef struct {
     double seconds, cpu, flop;
 } nb_phase_time;
 
-typedef struct {
+typedef struct nb_quantize_report {
     nb_matrix_report *matrices; /* [count] 7 a layer */
     size_t   count;
+    float   *site_max;              /* [layers, NB_SITES] largest |x| that calibration saw; zeros for round to nearest */
     size_t   samples, tokens, too_long;
     nb_source_count *sources;       /* [source_count] what each data file gave */
     size_t   source_count;
@@ -87,6 +111,7 @@ typedef struct {
     uint64_t bytes_in, bytes_out;   /* tensor bytes */
     uint64_t spool_bytes;           /* of a generation of hidden states on disk; 0: they were in memory */
     uint64_t pictures, pictures_new; /* seen, videos included, and run through the vision tower: the same one is not run again */
+    size_t   resumed_layers, replayed_layers; /* found finished; of these, run again for their outputs */
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
     nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;
@@ -100,7 +125,7 @@ nb_status nb_quantize_choose(nb_choice *out, const nb_quantize_options *options,
 void nb_quantize_report_free(nb_quantize_report *r);
 
 /* Called as work advances: done of total steps, what is being done.  Return false to stop: NB_ERR_STOPPED, and nothing
- * left, or with a job, once a layer is finished, what the same request goes on from. */
+ * left, or with a job, once something is finished, what the same request goes on from. */
 typedef bool nb_progress(void *context, size_t done, size_t total, const char *what);
 
 nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,

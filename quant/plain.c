@@ -68,7 +68,8 @@ static void look_at(nb_plain *p, const float *x, size_t n, const char *name)
     }
 }
 
-nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err)
+/* Look at all values of a tensor, and show them to a watcher. */
+static nb_status scan_tensor(nb_plain *p, const nb_entry *e, nb_plain_watcher *watch, void *context, nb_error *err)
 {
     uint64_t rows = nb_entry_rows(e), row = nb_entry_row_size(e);
     if (row == 0) return NB_OK;
@@ -87,19 +88,31 @@ nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err)
                                  "cannot be quantized", nb_safetensors_path(e->file), e->tensor->name, (double)values[i],
                                  (unsigned long long)(first * row + i), e->edit ? " after the adapters" : "");
         if (!status) look_at(p, values, n, e->name);
+        if (!status && watch) watch(context, e, values, n);
     }
     free(values);
     return status;
 }
 
-nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err)
+{
+    return scan_tensor(p, e, NULL, NULL, err);
+}
+
+nb_status nb_plain_scan_with(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_plain_watcher *watch,
+                             void *context, nb_error *err)
 {
     *out = (nb_plain){.f16 = true};
     for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
         const nb_entry *e = nb_checkpoint_at(c, i);
-        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) NB_TRY(nb_plain_look(out, e, err));
+        if (!nb_plain_skips(config, e->name) && is_float(e->tensor->dtype)) NB_TRY(scan_tensor(out, e, watch, context, err));
     }
     return NB_OK;
+}
+
+nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err)
+{
+    return nb_plain_scan_with(out, c, config, NULL, NULL, err);
 }
 
 /* Whether a tensor is written as it is, but for its type. */

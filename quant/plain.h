@@ -25,6 +25,10 @@ bool nb_plain_skips(const nb_config *config, const char *name);
 /* Values of one more tensor, a linear that stays float. */
 nb_status nb_plain_look(nb_plain *p, const nb_entry *e, nb_error *err);
 nb_status nb_plain_scan(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_error *err);
+/* The same; watch sees all values of every tensor that is scanned, in order, some rows at a time. */
+typedef void nb_plain_watcher(void *context, const nb_entry *e, const float *values, size_t n);
+nb_status nb_plain_scan_with(nb_plain *out, const nb_checkpoint *c, const nb_config *config, nb_plain_watcher *watch, void *context,
+                             nb_error *err);
 /* The type that a tensor of this type is written in. */
 nb_dtype  nb_plain_dtype(const nb_plain *p, nb_dtype source);
 /* All plain tensors outside the decoder layers, but for those that the choice gives codes.  A head that is no longer tied is a

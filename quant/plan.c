@@ -1,7 +1,7 @@
 /* plan.c - adding up what pipeline.c, layer_job.c and the solvers allocate, before any of it is allocated.
  *
- * The work has four phases, of which only one is in memory at a time: opening the model, embedding the conversations, the layers,
- * and copying what stays float.  The peak is the largest of them, on top of what stays.  Sums that depend on the data are bounded
+ * The work has five phases, of which only one is in memory at a time: opening the model, embedding the conversations, the layers,
+ * copying what stays float, and judging.  The peak is the largest of them, on top of what stays.  Sums that depend on the data are bounded
  * by the flags, so a real run takes less; none takes more, which test_quant_plan.c and a measured run check.
  *
  * It speaks of the memory of the host.  On a GPU the packed matrices and activations are elsewhere and the host takes less.
@@ -23,7 +23,10 @@ enum {
     GPU_FIXED = 512 << 20,       /* the driver's context and the libraries' work space */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
-    TILE_ROWS = 64,              /* not less than those of gptq_solve.c and awq_clip.c */
+    TILE_ROWS = 64,              /* not less than those of gptq_solve.c, awq_clip.c, range.c and refine.c */
+    HEAD_ROWS = 32,              /* of logits at a time */
+    ENGINE_ROWS = 512,           /* prompt rows of a step */
+    ANSWER = 128 + NB_KV_PAGE,   /* tokens generated for a question */
 };
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -100,8 +103,9 @@ static void add_tensors(nb_plan *p, const nb_checkpoint *c, const nb_config *con
         if (head) p->output = add(p->output, written);
         if (in_layer(e->name)) continue;
         p->tensor = larger(p->tensor, t->bytes);
-        if (!strcmp(e->name, "lm_head.weight")) continue; /* copied, never run */
-        p->model = add(p->model, t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096));
+        uint64_t packed = t->bytes + (t->bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 4096);
+        if (!strcmp(e->name, "lm_head.weight")) p->head = packed;
+        else p->model = add(p->model, packed);
     }
     p->output = add(p->output, nb_outer_bytes(choice));
     p->tensor = larger(p->tensor, nb_outer_memory(choice));
@@ -157,20 +161,31 @@ static uint64_t factor_bytes(const nb_quantize_options *o, int k, int threads)
 /* Work space of a solver for one matrix [n, k]; its Gram matrix, floats and codes are not counted. */
 static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int threads)
 {
-    uint64_t columns = (uint64_t)k, block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads;
-    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k), all = product(n, k, 1);
+    uint64_t columns = (uint64_t)k, block = (uint64_t)(o->block < k ? o->block : k), lanes = (uint64_t)threads, all = product(n, k, 1);
+    uint64_t group = (uint64_t)(o->grid.group > 0 && o->grid.group < k ? o->grid.group : k);
     uint64_t slab = lanes * 4 * TILE_ROWS > 16 * TILE_ROWS ? lanes * 4 * TILE_ROWS : 16 * TILE_ROWS;
+    uint64_t blocks = lanes * 4 * (group + 2 * TILE_ROWS) * group; /* parts of the Gram matrix of a group */
+    uint64_t refine = o->sweeps > 0 ? product(k, k, 4) + lanes * 4 * TILE_ROWS * (columns + 3 * group) : 0;
     if (slab > (uint64_t)n) slab = (uint64_t)n;
+    /* The plain rounding to compare with, errors of two slabs, a block of the factor, tiles. */
+    uint64_t gptq = factor_bytes(o, k, threads) + all + all / 4 + 8 * slab * (columns + 32) + 4 * columns * (block + 32) +
+                    lanes * 4 * (2 * block * TILE_ROWS + columns) + refine + (o->range == NB_RANGE_BLOCK ? blocks + all + all / 4 : 0);
+    /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before clipping, or the refinement. */
+    uint64_t awq = larger(product(k, k, 4), refine) + 3 * 4 * all + blocks;
     switch (o->method) {
-    case NB_METHOD_GPTQ: /* the plain rounding to compare with, errors of two slabs, a block of the factor, tiles */
-        return factor_bytes(o, k, threads) + all + all / 4 + 8 * slab * (columns + 32) + 4 * columns * (block + 32) +
-               lanes * 4 * (2 * block * TILE_ROWS + columns);
-    case NB_METHOD_AWQ:  /* Gram matrix in f32, sampled weights and errors, rounded weights; then the copy before
-                          * clipping, and the parts of the Gram matrix of a group */
-        return product(k, k, 4) + 3 * 4 * all + lanes * 4 * (group + 2 * TILE_ROWS) * group;
+    case NB_METHOD_GPTQ: return gptq;
+    case NB_METHOD_AWQ: return awq;
+    case NB_METHOD_AWQ_GPTQ: return larger(gptq, awq);
     case NB_METHOD_RTN: break;
     }
     return 0;
+}
+
+static uint64_t packed_bytes(const nb_float_layer *f, uint64_t float_bytes)
+{
+    uint64_t weights = 0;
+    for (int i = 0; i < NB_LINEARS; i++) weights += product(f->n[i], f->k[i], 1);
+    return weights * float_bytes + NB_LINEARS * (uint64_t)HUGE_PAGE;
 }
 
 static void stage(uint64_t *most, uint64_t bytes)
@@ -179,89 +194,145 @@ static void stage(uint64_t *most, uint64_t bytes)
 }
 
 /* A layer as layer_job.c goes through it: what is there together, stage by stage. */
-static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, bool mixed,
-                      int threads)
+static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, bool mixed, int threads)
 {
-    bool     gptq = o->method == NB_METHOD_GPTQ, awq = o->method == NB_METHOD_AWQ, sequential = gptq && o->true_sequential;
+    bool     rtn = o->method == NB_METHOD_RTN, smooth = o->method == NB_METHOD_AWQ || o->method == NB_METHOD_AWQ_GPTQ;
+    bool     sequential = (o->method == NB_METHOD_GPTQ && (o->true_sequential || o->asym)) || o->asym || o->method == NB_METHOD_AWQ_GPTQ;
     bool     keeps_source = sequential && !o->propagate_quantized;
-    uint64_t source = 0, floats = 0, codes = 0, packed = 0, all_packed = 0, grams = 0, largest = 0;
+    uint64_t source = 0, floats = 0, codes = 0, packed = 0, all_packed = 0, grams = 0, largest = 0, hidden = (uint64_t)f->k[NB_Q];
     for (int i = 0; i < NB_LINEARS; i++) {
         matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes, mixed);
         source += m.source;
-        floats += awq ? m.floats : 0; /* all at once, for their scales */
+        floats += smooth ? m.floats : 0; /* all at once, for their scales */
         all_packed += m.packed_float;
         largest = larger(largest, m.floats);
     }
     for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
-    p->layer = source + (awq ? floats : largest);
-    p->statistics = grams;
-    if (o->method != NB_METHOD_RTN && !sequential) stage(&p->work, source + grams + add(all_packed, p->batch));
+    p->layer = source + (smooth ? floats : largest) + (o->asym ? all_packed : 0); /* the original layer runs beside */
+    if (o->asym) source += all_packed;
+    p->statistics = rtn ? 0 : grams;
+    if (smooth || (!rtn && !sequential)) stage(&p->work, source + grams + add(all_packed, p->batch));
+    if (smooth) /* plain rounding, to compare with, and the search */
+        for (int i = 0; i < NB_LINEARS; i++)
+            stage(&p->work, source + floats + grams + product(f->n[i], f->k[i], 6) + solver_bytes(o, f->n[i], f->k[i], threads));
     for (int site = 0; site < NB_SITES; site++) {
-        uint64_t gram = gram_bytes(f->k[nb_site_first[site]]), here = o->method == NB_METHOD_RTN ? 0 : sequential ? gram : grams;
-        if (sequential) p->statistics = site ? larger(p->statistics, gram) : gram;
-        if (sequential) stage(&p->work, source + codes + gram + add(packed, p->batch));
-        for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
-            matrix   m = matrix_of(o, f->n[i], f->k[i], float_bytes, mixed);
-            uint64_t solver = solver_bytes(o, f->n[i], f->k[i], threads);
+        int      first = nb_site_first[site], k = f->k[first];
+        uint64_t gram = gram_bytes(k), here = rtn ? 0 : sequential ? gram : grams;
+        if (sequential && !smooth) p->statistics = site ? larger(p->statistics, gram) : gram;
+        if (o->asym) here += 4 * (uint64_t)k * ((uint64_t)k + hidden); /* what inputs and states have lost (layer_pair.c) */
+        if (sequential) stage(&p->work, source + floats + codes + here + add(packed, p->batch));
+        if (o->asym) { /* a factor and tiles while that is mended (mend.c) */
+            uint64_t mend = gram + (uint64_t)threads * TILE_ROWS * (uint64_t)k * 16 + factor_bytes(o, k, threads);
+            for (int i = first; i < first + nb_site_count[site]; i++) mend += smooth ? 0 : product(f->n[i], k, sizeof(float));
+            p->solver = larger(p->solver, mend);
+            stage(&p->work, source + floats + codes + here + mend);
+        }
+        for (int i = first; i < first + nb_site_count[site]; i++) {
+            matrix   m = matrix_of(o, f->n[i], k, float_bytes, mixed);
+            uint64_t solver = solver_bytes(o, f->n[i], k, threads), made = smooth ? 0 : m.floats;
+            if (o->asym && !smooth) /* all of the site at once */
+                for (int j = i + 1; j < first + nb_site_count[site]; j++) made += product(f->n[j], k, sizeof(float));
             p->solver = larger(p->solver, solver);
-            stage(&p->work, source + floats + (awq ? 0 : m.floats) + codes + m.codes + here + solver);
+            stage(&p->work, source + floats + made + codes + m.codes + (sequential ? gram : here) + solver);
             if (!keeps_source) source -= m.source;
-            if (awq) floats -= m.floats;
+            if (smooth) floats -= m.floats;
             codes += m.codes;
             packed += m.packed;
         }
         if (!sequential) grams -= gram;
     }
-    p->packed = larger(packed, sequential && !keeps_source ? 0 : all_packed);
-    if (o->method != NB_METHOD_RTN) stage(&p->work, source + codes + add(p->packed, p->batch));
+    if (!rtn) p->packed = larger(packed, (sequential && !keeps_source && !smooth ? 0 : all_packed) + (o->asym ? all_packed : 0));
+    if (!rtn) stage(&p->work, source + codes + add(larger(packed, keeps_source || !sequential ? all_packed : 0), p->batch));
     stage(&p->work, source + 2 * codes); /* one matrix after the other is brought into the form of the file */
 }
 
 /* ---- the data ---------------------------------------------------------------------------------------------------- */
 
-static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
+/* What one conversation may be. */
+static uint64_t longest_of(const nb_quantize_options *o, const nb_config *c)
+{
+    return o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions;
+}
+
+/* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V. */
+static uint64_t row_bytes(const nb_config *c)
 {
     uint64_t hidden = (uint64_t)c->hidden, inner = (uint64_t)c->intermediate, head = (uint64_t)c->head_dim;
     uint64_t q = (uint64_t)c->heads * head, kv = (uint64_t)c->kv_heads * head;
-    uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions;
-    uint64_t rows = larger(longest, NB_SAMPLES_ROWS);
-    /* x, norm, qkv, attn, gate_up and act; the rotary tables twice; K and V, pages of 32 tokens begun by every sample */
-    uint64_t row = 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
-    p->batch = add(times(rows, row), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
-    p->batch = add(p->batch, times(rows, 2 * 4 * hidden)); /* the next batch from the spool, the last one on its way to it */
+    return 4 * (2 * hidden + 2 * q + 2 * kv + 3 * inner + 2 * head + 2 * kv) + 32;
+}
 
-    /* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
-    uint64_t patches = times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge), dim = (uint64_t)c->v_dim;
+/* Activations of a batch, pages of K and V begun by every sample, and a batch on its way from the spool, another to it. */
+static uint64_t batch_bytes(uint64_t longest, const nb_config *c)
+{
+    uint64_t kv = (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
+    uint64_t batch = add(times(larger(longest, NB_SAMPLES_ROWS), row_bytes(c)), NB_SAMPLES_ROWS / 8 * 2 * kv * NB_KV_PAGE * 4);
+    return add(batch, times(larger(longest, NB_SAMPLES_ROWS), 2 * 4 * (uint64_t)c->hidden));
+}
+
+static uint64_t pixel_bytes(uint64_t longest, const nb_config *c)
+{
     uint64_t pixels = (uint64_t)c->v_channels * (uint64_t)c->v_temporal * (uint64_t)c->v_patch * (uint64_t)c->v_patch;
-    uint64_t wide = larger((uint64_t)c->v_inner, dim * (uint64_t)c->v_merge * (uint64_t)c->v_merge);
-    p->picture = add(times(patches, 4 * (2 * pixels + 5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
-    /* visual rows and the embedded prompt, on both sides; rows of pictures that may come again */
-    p->picture = add(p->picture, add(times(longest, 4 * 4 * hidden), NB_SAMPLES_PICTURES));
+    return times(longest, (uint64_t)c->v_merge * (uint64_t)c->v_merge * 4 * pixels);
+}
 
+/* A visual token is merge^2 patches, whose pixels are there twice while the tower runs. */
+static uint64_t picture_bytes(uint64_t longest, const nb_config *c)
+{
+    uint64_t merged = (uint64_t)c->v_merge * (uint64_t)c->v_merge, dim = (uint64_t)c->v_dim, wide = larger((uint64_t)c->v_inner, dim * merged);
+    uint64_t tower = add(times(times(longest, merged), 4 * (5 * dim + 2 * (uint64_t)c->v_head_dim)), 4 * VISION_ROWS * wide);
+    tower = add(tower, times(pixel_bytes(longest, c), 2));
+    /* visual rows and the embedded prompt, on both sides; rows of pictures that may come again */
+    return add(tower, add(times(longest, 4 * 4 * (uint64_t)c->hidden), NB_SAMPLES_PICTURES));
+}
+
+static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *c)
+{
+    uint64_t longest = longest_of(o, c);
+    uint64_t inner = (uint64_t)c->intermediate, q = (uint64_t)c->heads * (uint64_t)c->head_dim, hidden = (uint64_t)c->hidden;
+    p->batch = batch_bytes(longest, c);
+    if (o->asym) p->batch = add(p->batch, times(larger(longest, NB_SAMPLES_ROWS), 8 * (larger(inner, q) + hidden))); /* inputs and states of two streams */
+    p->picture = picture_bytes(longest, c);
     if (o->data.samples <= 0) return; /* unknown */
     p->tokens = times((uint64_t)o->data.samples, longest);
-    p->hidden = times(p->tokens, 4 * hidden);
+    p->hidden = times(p->tokens, (o->asym ? 8 : 4) * (uint64_t)c->hidden); /* of two streams */
     p->disk_spool = times(p->hidden, 2);
 }
 
 /* The pass that measures what bits cost: a float layer, packed too, with the Gram matrices of all sites and a matrix in three forms;
  * two copies of a few samples' states, logits; and the head to make these. */
-static void add_pass(nb_plan *p, const nb_checkpoint *checkpoint, const nb_quantize_options *o, const nb_config *c, const nb_float_layer *f)
+static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, const nb_config *c)
 {
     uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, grams = 0, source = 0, packed = 0, solver = 0, codes = 0;
     for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
     for (int i = 0; i < NB_LINEARS; i++) {
-        matrix m = matrix_of(o, f->n[i], f->k[i], float_size(checkpoint), true);
+        matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes, true);
         source += m.source;
         packed += m.packed_float;
         codes += m.codes;
         solver = larger(solver, 3 * m.floats);
     }
-    const nb_entry *head = nb_checkpoint_find(checkpoint, "lm_head.weight");
-    if (o->target_kl > 0 && !c->tied && head) p->model = add(p->model, head->tensor->bytes + HUGE_PAGE);
+    if (o->target_kl > 0) p->model = add(p->model, p->head);
     p->statistics = larger(p->statistics, grams);
     p->pass = add(source + codes + grams + larger(solver, add(packed, p->batch)), times(4 * 32 * 4, (uint64_t)c->vocab));
     p->pass = add(p->pass, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
+}
+
+/* Both models without their layers, one float layer, and a few rows of logits of each; then one model whole. */
+static void add_judge(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, const nb_config *c)
+{
+    uint64_t longest = longest_of(o, c), packed = packed_bytes(f, float_bytes), samples = (uint64_t)o->judge_samples;
+    uint64_t logits = 2 * HEAD_ROWS * (uint64_t)c->vocab * 4, kv = 2 * float_bytes * (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
+    uint64_t both = add(p->fixed + 2 * (p->model + p->head) + 2 * logits, times(longest, 2 * 4 * (uint64_t)c->hidden));
+    if (!samples) return;
+    /* the layer as it was read stands beside its packed form for a moment */
+    p->judge = add(both, larger(larger(picture_bytes(longest, c), p->tensor), add(2 * packed, batch_bytes(longest, c))));
+    p->judge_hidden = times(times(samples, longest), 2 * 4 * (uint64_t)c->hidden);
+    p->disk_spool = larger(p->disk_spool, times(p->judge_hidden, 2));
+    if (o->judge_answers <= 0) return;
+    uint64_t engine = add(times(ENGINE_ROWS, row_bytes(c)), times(add(longest, ANSWER), kv * (uint64_t)c->layers));
+    uint64_t questions = times((uint64_t)o->judge_answers, pixel_bytes(longest, c));
+    p->answers = add(add(both, times((uint64_t)c->layers + 1, packed)), add(add(engine, questions), picture_bytes(longest, c)));
 }
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
@@ -298,16 +369,19 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     out->fixed = FIXED + (uint64_t)threads * THREAD;
     add_tensors(out, checkpoint, &config, &choice);
     out->output = add(out->output, linears_out(&resolved, &choice, checkpoint, &config));
-    bool target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0, mixed = target || choice.mixed;
+    bool mixed = choice.mixed;
     nb_choice_free(&choice);
+    bool     target = options->target_bytes || options->target_bpw > 0 || options->target_kl > 0;
+    uint64_t float_bytes = float_size(checkpoint);
     if (options->target_bytes) out->output = options->target_bytes;
-    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
-    add_layer(out, options, &shape, float_size(checkpoint), mixed, threads);
-    if (target) add_pass(out, checkpoint, options, &config, &shape);
     nb_checkpoint_close(checkpoint);
-    out->ram_spool = peak(out, 0);
+    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    add_layer(out, options, &shape, float_bytes, mixed || target, threads);
+    add_judge(out, options, &shape, float_bytes, &config);
+    if (target) add_pass(out, options, &shape, float_bytes, &config);
+    out->ram_spool = larger(peak(out, 0), out->judge);
     out->vram = add(GPU_FIXED, larger(add(out->model, out->picture), add(out->packed, out->batch)));
-    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = peak(out, out->hidden);
+    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
     return NB_OK;
 }
 

@@ -9,7 +9,8 @@ enum { NB_PLAN_UNKNOWN = 0 }; /* hidden states of a set whose size is not known 
 /* Bytes, each at most; what is not in memory at the same time is not added up. */
 typedef struct {
     uint64_t fixed;      /* program, tokenizer, small arrays, what the allocator keeps */
-    uint64_t model;      /* embedding and vision tower, packed; gone once the data is embedded */
+    uint64_t model;      /* embedding and vision tower, packed; gone once the data is embedded, and back to judge */
+    uint64_t head;       /* the head, for who needs logits */
     uint64_t layer;      /* one decoder layer: as it was read, and in f32 what is so at a time */
     uint64_t packed;     /* the same in the backend's order, to be run */
     uint64_t statistics; /* the Gram matrices that are needed at a time */
@@ -21,6 +22,10 @@ typedef struct {
     uint64_t tensor;     /* the largest tensor that is copied */
     uint64_t tokens;     /* calibration tokens, or NB_PLAN_UNKNOWN */
     uint64_t hidden;     /* their states, or NB_PLAN_UNKNOWN */
+    uint64_t judge;      /* peak while both models run over the held-out conversations, states on disk; 0: not asked for */
+    uint64_t judge_hidden; /* their states */
+    uint64_t answers;    /* peak while one model answers questions, all its layers in memory; 0: not asked for.  Not part of ram: who
+                          * has less goes without */
     uint64_t ram;        /* peak with hidden states in memory, or NB_PLAN_UNKNOWN */
     uint64_t ram_spool;  /* peak with hidden states on disk: the smallest budget that works */
     uint64_t vram;       /* of these, what is on the GPU where one computes: weights that are run, activations */

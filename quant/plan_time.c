@@ -1,7 +1,7 @@
 /* plan_time.c - arithmetic counted by formula, divided by a measured rate and by the share of it that each phase reaches.
  *
  * The shares are those of results/calibration.md.  What depends on the data alone (decoding pictures, the vision tower) is not
- * counted: it is seconds for a text set and not known before the pictures are seen.
+ * counted: it is seconds for a text set and not known before the pictures are seen.  Nor is the judge.
  */
 #include "quant/plan_time.h"
 
@@ -94,12 +94,13 @@ nb_status nb_machine_probe(nb_machine *out, nb_pool *pool, const char *path, nb_
 static void forward_work(double *floats, double *ints, const nb_quantize_options *o, const nb_float_layer *f)
 {
     double flop[NB_LINEARS], all = 0;
-    bool   sequential = o->method == NB_METHOD_GPTQ && o->true_sequential;
+    bool   smooth = o->method == NB_METHOD_AWQ_GPTQ, sequential = smooth || o->asym || (o->method == NB_METHOD_GPTQ && o->true_sequential);
     for (int i = 0; i < NB_LINEARS; i++) all += flop[i] = 2.0 * f->n[i] * f->k[i];
     *floats = *ints = 0;
     for (int site = 1; site < NB_SITES && sequential; site++) /* each site's pass runs all that is before it */
         for (int i = 0; i < nb_site_first[site]; i++) *ints += flop[i];
-    if (!sequential) *floats = all - (o->propagate_quantized ? flop[NB_DOWN] : 0);
+    if (!sequential || smooth) *floats = all - (o->propagate_quantized ? flop[NB_DOWN] : 0);
+    if (o->asym) *floats += *ints + all; /* the original stream goes beside */
     if (o->propagate_quantized)
         *ints += all;
     else if (sequential)
@@ -144,11 +145,12 @@ nb_status nb_plan_time(double seconds[NB_PHASES], const nb_quantize_options *o, 
     }
     if (o->method != NB_METHOD_RTN) {
         seconds[NB_PHASE_FORWARD] = layers * count * (floats / FORWARD_FLOAT + ints / FORWARD_INT) / m->f32;
-        seconds[NB_PHASE_GRAM] = layers * count * gram / (GRAM * m->f32);
+        seconds[NB_PHASE_GRAM] = layers * count * (o->asym ? 3 : o->method == NB_METHOD_AWQ_GPTQ ? 2 : 1) * gram / (GRAM * m->f32);
     }
-    if (o->method == NB_METHOD_GPTQ) seconds[NB_PHASE_FACTOR] = layers * factor / (FACTOR * m->f64);
-    if (o->method == NB_METHOD_GPTQ) seconds[NB_PHASE_SOLVE] = layers * solve / (SOLVE * m->f32);
-    if (o->method == NB_METHOD_AWQ) seconds[NB_PHASE_SOLVE] = layers * awq_work(o, &f) / (AWQ_SOLVE * m->f32);
+    bool gptq = o->method == NB_METHOD_GPTQ || o->method == NB_METHOD_AWQ_GPTQ, awq = o->method == NB_METHOD_AWQ || o->method == NB_METHOD_AWQ_GPTQ;
+    if (gptq) seconds[NB_PHASE_FACTOR] = layers * (o->asym ? 2 : 1) * factor / (FACTOR * m->f64);
+    if (gptq) seconds[NB_PHASE_SOLVE] = layers * (1 + o->sweeps) * solve / (SOLVE * m->f32); /* a sweep of refinement is another solution */
+    if (awq) seconds[NB_PHASE_SOLVE] += layers * awq_work(o, &f) / (AWQ_SOLVE * m->f32);
     if (m->disk > 0) seconds[NB_PHASE_WRITE] = layers * weights * o->grid.bits / 8 / m->disk;
     return NB_OK;
 }

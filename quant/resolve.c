@@ -10,7 +10,7 @@
 
 bool nb_quantize_permutes(const nb_quantize_options *o)
 {
-    return o->method == NB_METHOD_GPTQ && o->order == NB_ORDER_FULL && !o->static_groups;
+    return (o->method == NB_METHOD_GPTQ || o->method == NB_METHOD_AWQ_GPTQ) && o->order == NB_ORDER_FULL && !o->static_groups;
 }
 
 static bool sets_bits(const nb_quantize_options *o)
@@ -60,7 +60,12 @@ nb_status nb_quantize_resolve(nb_quantize_options *o, nb_buf *notes, nb_error *e
         if (!isfinite(w) || w < 0) return nb_fail(err, NB_ERR_ARGUMENT, "modality weight %d is %g; give 0 or more", i, (double)w);
         if (w > heaviest) heaviest = w;
     }
-    if (o->method == NB_METHOD_RTN) return NB_OK;
+    if (o->method == NB_METHOD_RTN) {
+        o->asym = false;
+        return NB_OK;
+    }
+    if (o->asym && !o->propagate_quantized)
+        return nb_fail(err, NB_ERR_ARGUMENT, "asymmetric calibration corrects what the quantized layers lose: propagate those");
     if (!nb_samples_wanted(&o->data))
         return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
     if (heaviest == 0) return nb_fail(err, NB_ERR_ARGUMENT, "all modality weights are 0: no token would count");

@@ -1,16 +1,33 @@
-/* resume.h - going on with a job that was interrupted: what must be the same, and which layers need not be solved again. */
+/* resume.h - going on with a job that was interrupted: what must be the same, what need not be done again, and what is written down
+ * for the next time. */
 #ifndef NB_RESUME_H
 #define NB_RESUME_H
 
 #include "quant/layer_job.h"
 
-/* All do nothing for a job without a journal.  Before anything is written: the same model and options as before. */
+/* All do nothing for a job without a journal. */
+nb_status nb_resume_open(nb_job *job, nb_error *err);
+/* Before anything is written: the same options, files and headers as before. */
 nb_status nb_resume_check_model(nb_job *job, nb_error *err);
-/* Once the samples are there: the same ones as before. */
-nb_status nb_resume_check_data(nb_job *job, nb_error *err);
-/* Take over the layers that are whole on disk, and make the inputs of the next one, *first. */
-nb_status nb_resume_layers(nb_job *job, int *first, nb_error *err);
-/* A layer was written: bring it to disk and write it down. */
-nb_status nb_resume_record(nb_job *job, int layer, nb_error *err);
+/* A watcher for nb_plain_scan_with, and then: the same values as before. */
+nb_plain_watcher nb_resume_look; /* context: the job */
+nb_status nb_resume_check_plain(nb_job *job, nb_error *err);
+/* Once the bits of every matrix are chosen: the same. */
+nb_status nb_resume_check_choice(nb_job *job, nb_error *err);
+/* Which layers and sites are whole on disk, and made from what the model still holds: job->finished, job->sites. */
+nb_status nb_resume_find(nb_job *job, nb_error *err);
+/* The samples, with hidden states from disk where they are: job->states.  Instead of nb_samples_load and nb_samples_embed. */
+nb_status nb_resume_load(nb_job *job, nb_error *err);
+/* Run the finished layers that the hidden states have not seen. */
+nb_status nb_resume_replay(nb_job *job, nb_error *err);
+/* A layer that was found unfinished is read: are its matrices those that its finished sites were made from? */
+nb_status nb_resume_same_source(nb_job *job, int layer, const uint64_t source[NB_LINEARS], nb_error *err);
+/* A site or a layer was written: bring it to disk and write it down, and perhaps the hidden states. */
+nb_status nb_resume_record_site(nb_job *job, int layer, int site, const uint64_t source[NB_LINEARS], nb_error *err);
+nb_status nb_resume_record_layer(nb_job *job, int layer, const uint64_t source[NB_LINEARS], nb_error *err);
+/* All is written and about to get its name. */
+nb_status nb_resume_committing(nb_job *job, nb_error *err);
+/* Frees the samples too.  keep: what there is stays for the next run. */
+void      nb_resume_close(nb_job *job, bool keep);
 
 #endif

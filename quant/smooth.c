@@ -129,11 +129,9 @@ static nb_status apply(nb_float_layer *l, float *const scale[NB_SITES], const nb
 
 nb_status nb_smooth_layer(nb_float_layer *l, const nb_config *config, double *const gram[NB_SITES],
                           const float *const mean_abs[NB_SITES], const nb_awq_options options[NB_SITES], nb_pool *pool,
-                          nb_awq_report report[NB_SITES], nb_error *err)
+                          float *scale[NB_SITES], nb_awq_report report[NB_SITES], nb_error *err)
 {
-    float    *scale[NB_SITES] = {0};
     nb_status status = search(scale, l, config, gram, mean_abs, options, pool, report, err);
     if (!status) status = apply(l, scale, config, gram, err);
-    for (int i = 0; i < NB_SITES; i++) free(scale[i]);
     return status;
 }

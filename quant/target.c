@@ -35,7 +35,8 @@ static nb_grid grid_of(const nb_pick *pick, int level)
 }
 
 /* Relative output errors of matrix i at a level; its codes stay in l->codes when keep. */
-static nb_status score_matrix(double *score, nb_layer_work *l, int i, const nb_grid *grid, const double *h, double energy, bool keep, nb_error *err)
+static nb_status score_matrix(double *score, nb_layer_work *l, int i, const nb_grid *grid, const double *h, double energy,
+                              bool keep, nb_error *err)
 {
     nb_pool *pool = l->job->ops->pool;
     nb_codes codes;
@@ -112,7 +113,8 @@ static nb_status pass_layer(nb_layer_work *l, nb_site_cost *costs, nb_job *round
     for (int i = 0; i < NB_LINEARS; i++) {
         const nb_codes *c = &l->codes[i];
         if (c->codes)
-            l->now[i].weights = (nb_weights){.kind = c->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = c->n, .k = c->k, .group = c->group,
+            l->now[i].weights = (nb_weights){.kind = c->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = c->n, .k = c->k,
+                                             .group = c->group,
                                              .codes = c->codes, .scales = c->scales, .zeros = c->zeros};
     }
     l->job = rounded;
@@ -255,7 +257,8 @@ static nb_status too_small(const nb_job *job, uint64_t least, nb_error *err)
     if (o->target_bytes)
         return nb_fail(err, NB_ERR_BUDGET, "a size of %llu bytes is too little: %llu are needed with %d bits everywhere",
                        (unsigned long long)o->target_bytes, (unsigned long long)least, o->grid.bits);
-    return nb_fail(err, NB_ERR_BUDGET, "%g bits a weight are too few: %d bits everywhere take %.4g with their scales", o->target_bpw,
+    return nb_fail(err, NB_ERR_BUDGET, "%g bits a weight are too few: %d bits everywhere take %.4g with their scales",
+                   o->target_bpw,
                    o->grid.bits, 8.0 * (double)least / (double)weights_of_layers(&job->model->config));
 }
 
@@ -267,8 +270,10 @@ static nb_status allocate(nb_job *job, nb_site_cost *costs, size_t count, double
     if (o->target_kl > 0) {
         double goal = kl > 0 ? before * o->target_kl / kl : before;
         if (!nb_allocate_score(costs, count, goal))
-            return nb_fail(err, NB_ERR_BUDGET, "a divergence of %g cannot be reached with the matrices that rules leave free", o->target_kl);
-        nb_buf_printf(&job->report->notes, "plain rounding to %d bits has KL %.3g; %.3g is foretold for the bits that were chosen\n", o->grid.bits,
+            return nb_fail(err, NB_ERR_BUDGET, "a divergence of %g cannot be reached with the matrices that rules leave "
+                           "free", o->target_kl);
+        nb_buf_printf(&job->report->notes, "plain rounding to %d bits has KL %.3g; %.3g is foretold for the bits that were "
+                      "chosen\n", o->grid.bits,
                       kl, before > 0 ? kl * nb_allocated_score(costs, count) / before : 0);
         return NB_OK;
     }

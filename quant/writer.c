@@ -387,11 +387,10 @@ static nb_status remove_others(const nb_writer *w, nb_error *err)
 static nb_status close_shard(nb_writer *w, nb_error *err)
 {
     if (w->fd < 0) return NB_OK;
-    int failed = fsync(w->fd);
-    int reason = errno;
-    failed |= close(w->fd);
+    int reason = fsync(w->fd) ? errno : 0;
+    if (close(w->fd) && !reason) reason = errno;
     w->fd = -1;
-    if (!failed) return NB_OK;
+    if (!reason) return NB_OK;
     return nb_fail(err, NB_ERR_IO, "%s/%s: cannot bring it to disk: %s", w->partial, w->shards[w->fd_shard].name, strerror(reason));
 }
 

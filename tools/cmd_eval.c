@@ -25,7 +25,7 @@ typedef struct {
     nb_strings  models, tasks;
     const char *ref, *data, *dataset_info, *text, *log_samples;
     int         data_format, na_values, output;
-    int64_t     limit, parallel, predict, context, chunks;
+    int64_t     limit, skip, seq_len, parallel, predict, context, chunks;
 } options;
 
 enum { NA_NONE, NA_PANDAS };
@@ -45,6 +45,10 @@ static const nb_arg eval_args[] = {
               "or mathvista; without it, kl, ppl and agree when --data is given" },
     { .name = "limit", .type = NB_ARG_INT, AT(limit), .min = 0, .max = 1e9, .text = "0", .shown = "all", .group = "What to measure",
       .help = "rows of each benchmark and conversations of --data at most" },
+    { .name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "What to measure", .advanced = true,
+      .help = "conversations passed over at the beginning of --data" },
+    { .name = "seq-len", .type = NB_ARG_INT, AT(seq_len), .min = 0, .max = 1e7, .text = "0", .shown = "no limit", .group = "What to measure",
+      .advanced = true, .help = "longer conversations of --data are left out" },
     { .name = "log-samples", .type = NB_ARG_STRING, AT(log_samples), .metavar = "OUT.jsonl", .group = "Results",
       .help = "write index, prediction, answer and hit of every benchmark row" },
     { .name = "output", .brief = "o", .type = NB_ARG_CHOICE, AT(output), .choices = "md|csv|json|jsonl", .text = "md", .group = "Results",
@@ -130,7 +134,8 @@ static nb_status compare_row(evaluation *e, nb_session *s, const nb_chat *chat, 
     how.where = where;
     NB_TRY(nb_stop_status(err));
     NB_TRY(nb_prompt_build(&prompt, chat, &source, &how, err));
-    nb_status status = nb_divergence_add(out, e->reference.engine, s->engine, &prompt, err);
+    bool      too_long = e->opt->seq_len && prompt.count > (size_t)e->opt->seq_len;
+    nb_status status = too_long ? NB_OK : nb_divergence_add(out, e->reference.engine, s->engine, &prompt, err);
     if (status != NB_OK) nb_error_within(err, "%s", where);
     nb_prompt_free(&prompt);
     return status;
@@ -147,14 +152,15 @@ static nb_status compare(evaluation *e, nb_session *s, nb_divergence *out, nb_er
     nb_status status = nb_media_prompt_options(&prompt, &o->media, nb_dataset_root(data), err);
     bool      end = false;
     nb_meter_start(&e->meter, "compare");
-    for (size_t i = 0; status == NB_OK && (o->limit == 0 || i < (size_t)o->limit); i++) {
+    size_t skip = (size_t)o->skip, end_row = o->limit ? skip + (size_t)o->limit : SIZE_MAX;
+    for (size_t i = 0; status == NB_OK && i < end_row; i++) {
         nb_chat chat;
         char    where[256];
         status = nb_dataset_next(data, &chat, where, &end, err);
         if (status != NB_OK || end) break;
-        status = compare_row(e, s, &chat, where, &prompt, out, err);
+        if (i >= skip) status = compare_row(e, s, &chat, where, &prompt, out, err);
         nb_chat_free(&chat);
-        nb_meter_update(&e->meter, i + 1, (size_t)o->limit, where);
+        if (i >= skip) nb_meter_update(&e->meter, i + 1 - skip, (size_t)o->limit, where);
     }
     nb_meter_finish(&e->meter);
     nb_dataset_close(data);
@@ -349,8 +355,8 @@ const nb_command nb_command_eval = {
     .summary = "measure what quantization did: divergence from the original, perplexity, benchmarks",
     .usage = "MODEL... [--ref BASE --data FILE] [--tasks NAME:FILE.tsv] [flags]",
     .about = "With --ref and --data every model runs beside the original on the same conversations, token by token: mean KL divergence and its "
-             "percentiles, agreement of the likeliest token, perplexity; over all tokens and over answers, and apart for conversations with "
-             "and without pictures. Conversations that calibration never saw are the honest ones.\n\n"
+             "percentiles, agreement of the likeliest token, perplexity; over all tokens and over answers, and apart for words with and "
+             "without a picture before them. Conversations that calibration never saw are the honest ones.\n\n"
              "Benchmarks are VLMEvalKit's tables with their published prompts, greedy answers, and scoring without a judge model: MMMU and MMBench "
              "(circular) by option, DocVQA by ANLS; MathVista's score by rules is not comparable with judged ones and is labelled.",
     .examples = "  nibble eval my-awq my-gptq --ref original --data holdout.jsonl\n"

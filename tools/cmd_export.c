@@ -76,12 +76,15 @@ static void text_report(const nb_export_report *r, const options *opt, nb_buf *o
     nb_buf_printf(out, "%s: %s -> %s in %s; %zu matrices with codes", opt->out, in, made, took, r->coded);
     if (r->dequantized) nb_buf_printf(out, ", %zu dequantized", r->dequantized);
     nb_buf_char(out, '\n');
-    if (r->padded != r->intermediate) nb_buf_printf(out, "  intermediate size %d -> %d, padded with zeros\n", r->intermediate, r->padded);
+    if (r->padded != r->intermediate) nb_buf_printf(out, "  intermediate size %d -> %d, padded with zeros\n",
+                                                    r->intermediate, r->padded);
     if (r->rounded)
-        nb_buf_printf(out, "  not lossless: %llu values rounded, by %.2g of themselves at most, in '%s'\n", (unsigned long long)r->rounded,
+        nb_buf_printf(out, "  not lossless: %llu values rounded, by %.2g of themselves at most, in '%s'\n",
+                      (unsigned long long)r->rounded,
                       r->worst, r->worst_name);
     if (r->zero_error > 0)
-        nb_buf_printf(out, "  not lossless: Q4_1 holds -zero * scale in float16, which moved weights by %.2g of a step at most\n", r->zero_error);
+        nb_buf_printf(out, "  not lossless: Q4_1 holds -zero * scale in float16, which moved weights by %.2g of a step at "
+                      "most\n", r->zero_error);
     if (!r->rounded && r->zero_error == 0)
         nb_buf_str(out, "  every value is the one that it was\n");
 }
@@ -103,7 +106,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
 {
     (void)args;
     const options    *opt = opaque;
-    nb_export_options o = {.model_dir = opt->model, .out_dir = opt->out, .form = forms[opt->format], .layout = layouts[opt->layout],
+    nb_export_options o = {.model_dir = opt->model, .out_dir = opt->out, .form = forms[opt->format],
+                           .layout = layouts[opt->layout],
                            .tp = (int)opt->tp, .shard_size = opt->shard_size, .force = opt->force};
     nb_export_report  report;
     nb_meter          meter;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
@@ -14,14 +15,15 @@
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
 #include "tools/quant_config.h"
-#include "tools/quantize_flags.h"
+#include "tools/quantize_proof.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, unless told otherwise */
 
 /* The order of the choices below. */
-const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN};
+const nb_method    nb_quantize_methods[] = {NB_METHOD_AWQ, NB_METHOD_GPTQ, NB_METHOD_RTN, NB_METHOD_AWQ_GPTQ};
 const nb_format    nb_quantize_formats[] = {NB_FORMAT_AWQ, NB_FORMAT_GPTQ, NB_FORMAT_GPTQ_V2, NB_FORMAT_CT, NB_FORMAT_CT};
 const nb_act_order nb_quantize_orders[] = {NB_ORDER_NONE, NB_ORDER_GROUP, NB_ORDER_FULL};
+static const nb_range ranges[] = {NB_RANGE_FULL, NB_RANGE_MSE, NB_RANGE_ENERGY, NB_RANGE_BLOCK};
 const int          nb_quantize_bits[] = {4, 8}, nb_quantize_vision[] = {0, 8, 4}, nb_quantize_head[] = {0, 8};
 enum { PROPAGATE_QUANTIZED };
 enum { LOSS_ON_ALL, LOSS_ON_ASSISTANT };
@@ -33,9 +35,12 @@ static const nb_arg quantize_args[] = {
     {.name = "out", .brief = "o", .aliases = "output,output-dir,work-dir,export-dir", .type = NB_ARG_STRING, AT(out),
      .metavar = "DIR", .required = true, .group = "Result",
      .help = "directory to make; it appears when it is complete"},
-    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn",
+    {.name = "method", .aliases = "alg,quant-method", .type = NB_ARG_CHOICE, AT(method), .choices = "awq|gptq|rtn|awq+gptq",
      .text = "awq", .group = "Result",
-     .help = "awq scales channels by their activations, gptq corrects each rounding error, rtn only rounds"},
+     .help = "awq scales channels by their activations, gptq corrects each rounding error, awq+gptq does both, rtn only rounds"},
+    {.name = "effort", .type = NB_ARG_INT, AT(effort), .min = 0, .max = 3, .text = "1", .group = "Result",
+     .help = "how hard to look for the best codes: 0 is the textbook algorithm, 1 adds what pays most, 2 and 3 search longer; it "
+             "sets what other flags leave open"},
     {.name = "bits", .aliases = "w-bit,w-bits,quant-bits,quantization-bit,export-quantization-bit",
      .type = NB_ARG_CHOICE, AT(bits), .choices = "4|8", .text = "4", .group = "Result", .help = "bits of a weight"},
     {.name = "group-size", .brief = "g", .aliases = "q-group-size,w-group-size", .type = NB_ARG_INT, AT(group),
@@ -108,12 +113,41 @@ static const nb_arg quantize_args[] = {
      .shown = "dataset_info.json beside the data", .group = "Calibration data", .advanced = true,
      .help = "column names, as for LLaMA-Factory"},
 
+    {.name = "judge", .type = NB_ARG_BOOL, AT(judge), .text = "true", .group = "Proof",
+     .help = "compare the result with the original on held-out conversations before it stands"},
+    {.name = "holdout", .aliases = "gate-samples", .type = NB_ARG_STRING, AT(holdout), .metavar = "N|N%", .text = "auto",
+     .shown = "32, an eighth of --data at most", .group = "Proof",
+     .help = "conversations at the end of --data that calibration leaves alone and the result is judged on"},
+    {.name = "holdout-data", .type = NB_ARG_STRING, AT(holdout_data), .metavar = "FILE", .group = "Proof",
+     .help = "judge on the first --holdout conversations of this file instead (0: all)"},
+    {.name = "gate", .type = NB_ARG_STRING, AT(gate), .metavar = "LIMITS|FILE", .text = "default", .group = "Proof",
+     .help = "limits such as kl=0.02,top1=0.97,ppl=1.02,image.kl.p99=0.5 that the result must keep, or exit code 3 (it stays); "
+             "default is " NB_GATE_DEFAULT ", which only damage misses; off is none"},
+    {.name = "answers", .type = NB_ARG_INT, AT(answers), .min = 0, .max = 64, .text = "4", .group = "Proof",
+     .help = "held-out questions that both models answer, side by side in the report"},
+    {.name = "base-model", .type = NB_ARG_STRING, AT(base_model), .metavar = "NAME", .shown = "the name of the folder", .group = "Proof",
+     .advanced = true, .help = "repository of MODEL, for the model card"},
+    {.name = "asym-calib", .aliases = "asymmetric-calibration,gptaq,v2", .type = NB_ARG_BOOL, AT(asym_calib), .text = "false",
+     .shown = "on from --effort 1", .group = "Rounding", .advanced = true,
+     .help = "each matrix makes good what the quantized ones before it have lost; keeps two sets of hidden states"},
+    {.name = "asym-damp", .type = NB_ARG_NUMBER, AT(asym_damp), .min = 1e-9, .max = 100, .text = "0.01", .group = "Rounding",
+     .advanced = true, .help = "damping of that correction, as a share of the mean diagonal; raised where there are few tokens"},
+    {.name = "range", .type = NB_ARG_CHOICE, AT(range), .choices = "full|mse|energy|block", .text = "full",
+     .shown = "by --effort", .group = "Rounding", .advanced = true,
+     .help = "range of a group: to its largest weight, with the least error, with the least error weighed by the inputs' energy, or "
+             "by their Gram matrix within the group"},
+    {.name = "mse", .type = NB_ARG_NUMBER, AT(mse), .min = 0, .max = 10, .text = "0", .shown = "2.4 for mse, 2 for energy",
+     .group = "Rounding", .advanced = true, .help = "exponent of --range mse and energy; given alone it means --range mse"},
+    {.name = "refine", .type = NB_ARG_INT, AT(refine), .min = 0, .max = 1000, .text = "0", .shown = "by --effort",
+     .group = "Rounding", .advanced = true, .help = "sweeps of coordinate descent over codes and scales after rounding, at most"},
+
     {.name = "grid", .aliases = "n-grid", .type = NB_ARG_INT, AT(grid), .min = 1, .max = 1000, .text = "20",
      .group = "AWQ", .advanced = true, .help = "exponents tried for the scales"},
-    {.name = "duo-scaling", .type = NB_ARG_BOOL, AT(duo), .text = "true", .group = "AWQ", .advanced = true,
+    {.name = "duo-scaling", .type = NB_ARG_BOOL, AT(duo), .text = "true",
+     .shown = "on with --effort 0", .group = "AWQ", .advanced = true,
      .help = "also try scales that look at the weights"},
     {.name = "clip", .aliases = "apply-clip", .type = NB_ARG_BOOL, AT(clip), .text = "true", .group = "AWQ",
-     .advanced = true, .help = "shrink the range of groups where that lowers the error"},
+     .advanced = true, .help = "clamp groups where that lowers the error, as AutoAWQ does; for --range full"},
 
     {.name = "damp", .aliases = "damp-percent,percdamp,dampening-frac", .type = NB_ARG_NUMBER, AT(damp), .min = 1e-9,
      .max = 1, .text = "0.01", .group = "GPTQ", .advanced = true,
@@ -124,17 +158,16 @@ static const nb_arg quantize_args[] = {
      .text = "128", .group = "GPTQ", .advanced = true,
      .help = "columns that are solved between two updates of the rest"},
     {.name = "act-order", .aliases = "actorder,desc-act", .type = NB_ARG_CHOICE, AT(act_order),
-     .choices = "none|group|full", .text = "none", .group = "GPTQ", .advanced = true,
+     .choices = "none|group|full", .text = "none", .shown = "full with static groups, none with --effort 0", .group = "GPTQ",
+     .advanced = true,
      .help = "solve important columns first: group moves whole groups and costs nothing at run time, full makes a "
              "g_idx"},
     {.name = "static-groups", .type = NB_ARG_BOOL, AT(static_groups), .text = "false", .group = "GPTQ",
      .advanced = true, .help = "take scales from the original weights; with --act-order full the g_idx stays trivial"},
-    {.name = "mse", .type = NB_ARG_NUMBER, AT(mse), .min = 0, .max = 10, .text = "0", .group = "GPTQ", .advanced = true,
-     .help = "search each range for the least error with this exponent (2.4 is usual); 0 is off"},
     {.name = "true-sequential", .type = NB_ARG_BOOL, AT(true_sequential), .text = "true", .group = "GPTQ",
      .advanced = true, .help = "inside a layer, later matrices see the outputs of quantized earlier ones"},
     {.name = "propagate", .type = NB_ARG_CHOICE, AT(propagate), .choices = "quantized|original", .text = "quantized",
-     .shown = "quantized for gptq, original otherwise", .group = "GPTQ", .advanced = true,
+     .shown = "quantized for gptq and --asym-calib, original otherwise", .group = "GPTQ", .advanced = true,
      .help = "what the next layer's inputs come from"},
 
     {.name = "dry-run", .type = NB_ARG_BOOL, AT(dry_run), .group = "Resources", .transient = true,
@@ -146,6 +179,11 @@ static const nb_arg quantize_args[] = {
      .transient = true, .help = "memory of the GPU to stay within, with --device cuda; what cannot fit is refused at once"},
     {.name = "no-resume", .type = NB_ARG_BOOL, AT(no_resume), .group = "Resources", .transient = true,
      .help = "start anew where an interrupted run left finished layers"},
+    {.name = "job", .type = NB_ARG_STRING, AT(job), .metavar = "DIR", .shown = "OUT.job", .group = "Resources", .advanced = true,
+     .transient = true, .help = "folder for what an interrupted run goes on from; 'nibble resume' takes it"},
+    {.name = "save-states", .type = NB_ARG_INT, AT(save_states), .min = 0, .max = 1000, .text = "4", .group = "Resources",
+     .advanced = true, .transient = true,
+     .help = "layers after which hidden states are saved for a resumed run; 0 is never, and then it runs all finished layers again"},
     {.name = "spool", .type = NB_ARG_STRING, AT(spool), .metavar = "DIR", .shown = "OUT.job when --max-ram asks for it",
      .group = "Resources", .advanced = true, .transient = true, .help = "keep hidden states of the calibration data there, on disk"},
     {.name = "spool-zstd", .type = NB_ARG_INT, AT(spool_zstd), .min = 1, .max = 19, .text = "3", .group = "Resources",
@@ -153,7 +191,7 @@ static const nb_arg quantize_args[] = {
 };
 #undef AT
 
-static const nb_arg_block blocks[] = {
+const nb_arg_block nb_quantize_blocks[] = {
     {quantize_args, NB_COUNT(quantize_args), 0},
     {nb_media_args, NB_MEDIA_ARGS, offsetof(nb_quantize_flags, media)},
     {nb_compute_args, NB_COMPUTE_ARGS, offsetof(nb_quantize_flags, compute)},
@@ -161,6 +199,44 @@ static const nb_arg_block blocks[] = {
     {NULL, 0, 0}};
 
 /* ---- settling what was left open --------------------------------------------------------------------------------- */
+
+/* What each effort means: measured in results/methods.md.  NULL: the flag's own default. */
+static const struct {
+    const char *flag, *gptq[4], *awq[4];
+} efforts[] = {
+    {"asym-calib", {"false", "true", "true", "true"}, {"false", "true", "true", "true"}},
+    {"range", {"full", "energy", "block", "block"}, {"full", "block", "block", "block"}},
+    {"refine", {"0", "2", "8", "50"}, {"0", "0", "8", "50"}},
+    {"duo-scaling", {NULL}, {"true", "false", "true", "true"}},
+    {"grid", {NULL}, {"20", "20", "20", "40"}},
+};
+
+/* Static scales are what keeps --act-order full free of a g_idx: they come with it, unless the order was asked for by name. */
+static nb_status settle_order(nb_args *args, nb_quantize_flags *opt, nb_error *err)
+{
+    bool named = nb_args_given(args, "act-order"), dynamic = nb_args_given(args, "static-groups") && !opt->static_groups;
+    if (!named && opt->effort > 0)
+        NB_TRY(nb_args_suggest(args, "act-order", dynamic ? "group" : "full", "--effort", err));
+    if (!named && opt->effort > 0 && !dynamic) NB_TRY(nb_args_suggest(args, "static-groups", "true", "--effort", err));
+    return NB_OK;
+}
+
+static nb_status settle_effort(nb_args *args, nb_quantize_flags *opt, nb_error *err)
+{
+    nb_method method = nb_quantize_methods[opt->method];
+    bool      gptq = method == NB_METHOD_GPTQ || method == NB_METHOD_AWQ_GPTQ, awq = method == NB_METHOD_AWQ || method == NB_METHOD_AWQ_GPTQ;
+    if (method == NB_METHOD_RTN) return NB_OK;
+    if (!nb_args_given(args, "range") && opt->mse > 0) NB_TRY(nb_args_suggest(args, "range", "mse", "--mse", err));
+    if (gptq) NB_TRY(settle_order(args, opt, err));
+    for (size_t i = 0; i < NB_COUNT(efforts); i++) {
+        const char *flag = efforts[i].flag, *value = gptq ? efforts[i].gptq[opt->effort] : NULL;
+        if (!value && awq) value = efforts[i].awq[opt->effort];
+        bool whole = !strcmp(flag, "range") && value && !strcmp(value, "block") && (opt->group < 0 || (gptq && !opt->static_groups));
+        if (value && !nb_args_given(args, flag))
+            NB_TRY(nb_args_suggest(args, flag, whole ? "energy" : value, "--effort", err));
+    }
+    return NB_OK;
+}
 
 static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
@@ -173,16 +249,17 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         if (s != NB_OK) return s;
     }
     nb_method method = nb_quantize_methods[opt->method];
-    bool outer = opt->vision || opt->lm_head || opt->embeddings, mixed_awq = method == NB_METHOD_AWQ && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
+    NB_TRY(settle_effort(args, opt, err));
+    bool smooth = method == NB_METHOD_AWQ || method == NB_METHOD_AWQ_GPTQ, outer = opt->vision || opt->lm_head || opt->embeddings;
+    bool mixed_awq = smooth && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
     if (!nb_args_given(args, "format"))
-        NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : method == NB_METHOD_AWQ ? "awq" : "gptq",
-                               why, err));
+        NB_TRY(nb_args_suggest(args, "format", outer || mixed_awq ? "compressed-tensors" : smooth ? "awq" : "gptq", why, err));
     if (!nb_args_given(args, "sym")) {
         bool sym = method == NB_METHOD_GPTQ || nb_quantize_formats[opt->format] != NB_FORMAT_AWQ;
         NB_TRY(nb_args_suggest(args, "sym", sym ? "true" : "false", why, err));
     }
     if (!nb_args_given(args, "propagate"))
-        NB_TRY(nb_args_suggest(args, "propagate", method == NB_METHOD_GPTQ ? "quantized" : "original", why, err));
+        NB_TRY(nb_args_suggest(args, "propagate", method == NB_METHOD_GPTQ || opt->asym_calib ? "quantized" : "original", why, err));
     return NB_OK;
 }
 
@@ -228,7 +305,7 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (!opt->sources.count && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not, and "
                        "--builtin-data has some)",
-                       nb_quantize_methods[opt->method] == NB_METHOD_AWQ ? "awq" : "gptq");
+                       nb_quantize_methods[opt->method] == NB_METHOD_GPTQ ? "gptq" : "awq");
     NB_TRY(nb_data_sources_check(&opt->sources, opt->samples, err));
     if (awq_format && nb_quantize_bits[opt->bits] != 4)
         return nb_fail(err, NB_ERR_ARGUMENT, "the awq format holds 4 bits only; use --format gptq for %d",
@@ -236,6 +313,11 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (awq_format && nb_quantize_orders[opt->act_order] == NB_ORDER_FULL && !opt->static_groups)
         return nb_fail(err, NB_ERR_ARGUMENT,
                        "the awq format cannot hold --act-order full; use --act-order group or --static-groups");
+    if (ranges[opt->range] == NB_RANGE_BLOCK && !opt->static_groups &&
+        (nb_quantize_methods[opt->method] == NB_METHOD_GPTQ || nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--range block needs --static-groups: scales are found before the columns are solved");
+    if (opt->asym_calib && opt->propagate != PROPAGATE_QUANTIZED)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--asym-calib needs --propagate quantized: it corrects what the quantized layers lose");
     if (opt->damp_max < opt->damp)
         return nb_fail(err, NB_ERR_ARGUMENT, "--damp-max %g is less than --damp %g", opt->damp_max, opt->damp);
     if (!opt->force && (nb_file_exists(opt->out) || nb_is_directory(opt->out)))
@@ -269,6 +351,18 @@ static nb_status parse_loras(nb_lora **out, const nb_strings *texts, nb_error *e
     return s;
 }
 
+static bool go_on(void *context)
+{
+    (void)context;
+    return !nb_stop_requested();
+}
+
+static void tell(void *context, const char *line)
+{
+    (void)context;
+    nb_note("%s", line);
+}
+
 static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_error *err)
 {
     memset(q, 0, sizeof *q);
@@ -294,6 +388,10 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->mse = (float)opt->mse;
     q->true_sequential = opt->true_sequential;
     q->propagate_quantized = opt->propagate == PROPAGATE_QUANTIZED;
+    q->asym = opt->asym_calib;
+    q->asym_damp = opt->asym_damp;
+    q->range = ranges[opt->range];
+    q->sweeps = (int)opt->refine;
     q->data.sources = opt->sources.items;
     q->data.source_count = opt->sources.count;
     q->data.dataset = (nb_dataset_options){.form = (nb_data_form)opt->data_format, .dataset_info = opt->dataset_info,
@@ -310,6 +408,10 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->force = opt->force;
     q->job = true;
     q->anew = opt->no_resume;
+    q->job_dir = opt->job;
+    q->save_states = (int)opt->save_states;
+    q->go_on = go_on;
+    q->tell = tell;
     NB_TRY(parse_weights(q->modality_weights, opt->modality_weights, err));
     return nb_media_prompt_options(&q->data.prompt, &opt->media, NULL, err);
 }
@@ -323,8 +425,24 @@ static nb_status write_recipe(nb_buf *out, const nb_args *args, nb_error *err)
     return nb_buf_status(out, "the recipe", err);
 }
 
+/* What `nibble resume` reads: the command with everything that was settled, and the folder that its paths start from. */
+static nb_status write_command(nb_buf *out, const nb_args *args, nb_error *err)
+{
+    static const char *const momentary[] = {"dry-run", "no-resume", "quant-config"};
+    char                    *folder = getcwd(NULL, 0);
+    nb_buf_str(out, "{\n  \"_nibble\": \"" NIBBLE_VERSION "\",\n  \"_folder\": ");
+    if (folder) nb_buf_json_string(out, folder, strlen(folder));
+    else nb_buf_str(out, "null");
+    nb_buf_str(out, ",\n  \"quantize\": ");
+    nb_args_json_all(args, momentary, NB_COUNT(momentary), out);
+    nb_buf_str(out, "\n}\n");
+    free(folder);
+    return nb_buf_status(out, "the command", err);
+}
+
 /* Settle where hidden states are, before anything large is in memory.  *folder is malloc'd or NULL. */
-static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **folder, const nb_quantize_flags *opt, const nb_session *session,
+static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, nb_proof *proof, char **folder, const nb_quantize_flags *opt,
+                               const nb_session *session,
                                nb_error *err)
 {
     bool   spool;
@@ -338,12 +456,19 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **fol
         return nb_fail(err, NB_ERR_BUDGET, "--max-vram %llu is too little: %llu bytes are needed%s", (unsigned long long)opt->max_vram,
                        (unsigned long long)plan->vram, plan->batch ? "; a smaller --seq-len needs less" : "");
     NB_TRY(nb_plan_fit(plan, opt->max_ram, &spool, err));
+    if (opt->max_ram && plan->answers > opt->max_ram) {
+        nb_human_bytes(text, (double)plan->answers);
+        nb_note("--answers: none will be shown, a whole model takes %s", text);
+        proof->answers_wanted = 0;
+    }
     if (opt->max_ram) {
         nb_human_bytes(text, (double)(spool || q->data.spool ? plan->ram_spool : plan->ram));
         nb_note("memory: %s at most, of the %llu bytes of --max-ram%s", text, (unsigned long long)opt->max_ram,
                 spool ? "; hidden states go to disk" : "");
     }
     if (!spool || q->data.spool) return NB_OK;
+    q->data.spool = opt->job;
+    if (opt->job) return NB_OK;
     while (n > 1 && opt->out[n - 1] == '/') n--;
     if (asprintf(folder, "%.*s.job", (int)n, opt->out) < 0) {
         *folder = NULL;
@@ -351,6 +476,14 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, char **fol
     }
     q->data.spool = *folder;
     return NB_OK;
+}
+
+/* A failed gate comes last: the report is out and the checkpoint stands. */
+static nb_status gate_status(const nb_proof *p, nb_error *err)
+{
+    if (p->verdict != NB_FAILED) return NB_OK;
+    return nb_fail(err, NB_ERR_GATE, "%s: the quality gate failed: %.500s; the checkpoint stays, marked in its report.json and README.md", p->opt->out,
+                   p->why);
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -361,17 +494,17 @@ static bool on_progress(void *context, size_t done, size_t total, const char *wh
     return !nb_stop_requested();
 }
 
-static nb_status run(nb_args *args, void *opaque, nb_error *err)
+nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
-    nb_quantize_flags  *opt = opaque;
     nb_session          session = {0};
     nb_quantize_options q;
     nb_quantize_report  report = {0};
-    nb_buf              recipe = {0};
+    nb_buf              recipe = {0}, command = {0};
     nb_meter            meter;
     nb_lora            *loras = NULL;
     nb_choice_rule     *rules = NULL;
     size_t              rule_count = 0;
+    nb_proof            proof = {0};
     nb_plan             plan;
     char               *spool = NULL;
     nb_status           s = settle(args, opt, err);
@@ -387,15 +520,16 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     }
     if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
     if (s == NB_OK) s = write_recipe(&recipe, args, err);
+    if (s == NB_OK) s = write_command(&command, args, err);
+    if (s == NB_OK) s = nb_proof_plan(&proof, &q, opt, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
-    if (s == NB_OK)
-        s = settle_memory(&plan, &q, &spool, opt, &session, err);
+    if (s == NB_OK) s = settle_memory(&plan, &q, &proof, &spool, opt, &session, err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
+    if (s == NB_OK && !opt->dry_run) s = nb_quantize_note_plan(&plan, &q, session.pool, err);
     if (s == NB_OK && !opt->dry_run) {
-        s = nb_quantize_note_plan(&plan, &q, session.pool, err);
-    }
-    if (s == NB_OK && !opt->dry_run) {
-        q.recipe_json = recipe.data;
+        q.recipe_json = proof.recipe = recipe.data;
+        q.command_json = command.data;
+        proof.data.spool = q.data.spool;
         q.loras = loras;
         q.lora_count = (size_t)opt->lora.count;
         mallopt(M_MMAP_THRESHOLD, 1 << 20); /* what is large goes back to the system when it is freed: a budget counts on it */
@@ -403,15 +537,23 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
-    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, opt, args, recipe.data, err);
+    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, &proof, err);
+    if (s == NB_OK && !opt->dry_run) s = gate_status(&proof, err);
+    nb_proof_free(&proof);
     nb_quantize_report_free(&report);
     free_loras(loras, opt->lora.count);
     nb_quantize_free_rules(rules, rule_count);
     nb_buf_free(&recipe);
     nb_data_sources_free(&opt->sources);
+    nb_buf_free(&command);
     free(spool);
     nb_session_close(&session);
     return s;
+}
+
+static nb_status run(nb_args *args, void *options, nb_error *err)
+{
+    return nb_quantize_command(args, options, err);
 }
 
 const nb_command nb_command_quantize = {
@@ -422,13 +564,17 @@ const nb_command nb_command_quantize = {
              "or int8; the vision tower, embedding and head stay as they are, unless told otherwise. The result loads here, in vLLM, SGLang "
              "and transformers. Pictures and text are used as the model sees them, one conversation at a time, never "
              "padded.\n\n"
-             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves its finished "
-             "layers in DIR.partial and DIR.job, and the same command goes on from there. DIR holds a recipe.json that "
-             "repeats the run.",
+             "DIR appears when it is complete. A run that is interrupted, by Ctrl-C or by a power cut, leaves what it finished "
+             "in DIR.partial and DIR.job, and the same command, or 'nibble resume DIR', goes on from there, to the same bytes. "
+             "DIR holds a recipe.json that repeats the run.\n\n"
+             "Before DIR appears, both models read conversations that calibration never saw: the last ones of --data, or "
+             "--holdout-data. DIR's report.json, report.html and README.md say how far they are apart, and limits given with "
+             "--gate decide the exit code.",
     .examples = "  nibble quantize Qwen2-VL-2B-Instruct --data chats.jsonl --out 2b-awq\n"
                 "  nibble quantize MODEL --data sft.json --image-root images --method gptq --bits 8 --out 2b-int8\n"
+                "  nibble quantize MODEL --data sft.json --gate kl=0.02,top1=0.97,ppl=1.02 --answers 8 --out 2b-proven\n"
                 "  nibble quantize --config 2b-awq/recipe.json --group-size 64 --out 2b-awq-g64\n",
-    .blocks = blocks,
+    .blocks = nb_quantize_blocks,
     .options_size = sizeof(nb_quantize_flags),
     .run = run,
 };

@@ -85,8 +85,7 @@ static bool holds(const char *directory, const char *ending)
 static nb_status read_targets(verification *v, nb_error *err)
 {
     if (!v->opt->targets) {
-        bool gguf = holds(v->opt->directory, ".gguf"),
-             weights = holds(v->opt->directory, ".safetensors") || holds(v->opt->directory, ".json");
+        bool gguf = holds(v->opt->directory, ".gguf"), weights = holds(v->opt->directory, ".safetensors");
         v->asked[NB_FOR_LLAMACPP] = gguf;
         v->asked[NB_FOR_VLLM] = v->asked[NB_FOR_SGLANG] = v->asked[NB_FOR_TRANSFORMERS] = v->asked[NB_FOR_NIBBLE] =
             weights || !gguf;

@@ -12,7 +12,9 @@
     X(run)             \
     X(chat)            \
     X(data)            \
+    X(plan)            \
     X(quantize)        \
+    X(resume)          \
     X(export)          \
     X(serve)           \
     X(verify)          \

@@ -7,11 +7,11 @@
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/table.h"
-#include "tools/quantize_flags.h"
+#include "tools/quantize_proof.h"
 
 /* ---- the report -------------------------------------------------------------------------------------------------- */
 
-static nb_status matrix_table(nb_table **out, const nb_quantize_report *r, bool awq, nb_error *err)
+nb_status nb_quantize_matrices(nb_table **out, const nb_quantize_report *r, bool awq, nb_error *err)
 {
     static const nb_column columns[] = {{.key = "name", .title = "matrix"},
                                         {.key = "loss"},
@@ -36,16 +36,10 @@ static nb_status matrix_table(nb_table **out, const nb_quantize_report *r, bool 
     return NB_OK;
 }
 
-typedef struct {
-    double mean;        /* geometric mean of loss / rtn_loss */
-    double worst;
-    size_t worst_index, compared, fallbacks, dead;
-} quality;
-
-static quality judge(const nb_quantize_report *r)
+nb_solver_quality nb_quantize_quality(const nb_quantize_report *r)
 {
-    quality q = {.mean = NAN};
-    double  sum = 0;
+    nb_solver_quality q = {.mean = NAN};
+    double            sum = 0;
     for (size_t i = 0; i < r->count; i++) {
         const nb_matrix_report *m = &r->matrices[i];
         q.fallbacks += m->fallback;
@@ -60,7 +54,38 @@ static quality judge(const nb_quantize_report *r)
     return q;
 }
 
-static void text_report(const nb_quantize_report *r, const quality *q, const nb_quantize_flags *opt, const nb_args *args, nb_buf *out)
+/* What the judge found, in three lines. */
+static nb_status text_proof(const nb_proof *p, nb_buf *out, nb_error *err)
+{
+    const nb_divergence  *d = &p->judgement.divergence;
+    nb_divergence_summary all, answer, text, image;
+    char                  took[32];
+    if (!d->samples) {
+        nb_buf_printf(out, "  judged  no: %s\n", p->why);
+        return NB_OK;
+    }
+    NB_TRY(nb_divergence_summarize(&all, d, NB_SCOPE_ALL, NB_OVER_BOTH, err));
+    NB_TRY(nb_divergence_summarize(&answer, d, NB_SCOPE_ANSWER, NB_OVER_BOTH, err));
+    NB_TRY(nb_divergence_summarize(&text, d, NB_SCOPE_ALL, NB_OVER_TEXT, err));
+    NB_TRY(nb_divergence_summarize(&image, d, NB_SCOPE_ALL, NB_OVER_VISUAL, err));
+    nb_human_time(took, p->seconds);
+    nb_buf_printf(out, "  judged  on %zu held-out conversations in %s: KL %.6f, 99 %% of tokens below %.4g", d->samples, took, all.kl_mean, all.kl_p99);
+    if (text.tokens) nb_buf_printf(out, "; text %.6f", text.kl_mean);
+    if (image.tokens) nb_buf_printf(out, "; after pictures %.6f", image.kl_mean);
+    if (answer.tokens) nb_buf_printf(out, "; answers %.6f", answer.kl_mean);
+    nb_buf_printf(out, "\n          same top token %.2f %%", 100 * all.top1);
+    if (answer.tokens) nb_buf_printf(out, ", perplexity of answers %.4f instead of %.4f", answer.ppl, answer.ref_ppl);
+    nb_buf_char(out, '\n');
+    size_t shown = 0, same = 0;
+    for (size_t i = 0; i < p->answers.count; i++)
+        if (p->answers.questions[i].answer[1]) shown++, same += p->answers.questions[i].same;
+    if (shown) nb_buf_printf(out, "          %zu of %zu greedy answers are the same word for word\n", same, shown);
+    if (d->samples && p->judgement.bad) nb_buf_printf(out, "          %zu held-out conversations could not be read: %s\n", p->judgement.bad, p->judgement.first_bad);
+    nb_buf_printf(out, "  gate    %s; see %s/report.html\n", p->verdict == NB_JUDGED ? "off" : nb_verdict_name(p->verdict), p->opt->out);
+    return NB_OK;
+}
+
+static void text_report(const nb_quantize_report *r, const nb_solver_quality *q, const nb_quantize_flags *opt, const nb_args *args, nb_buf *out)
 {
     char method[40], bits[40], format[40], in[32], made[32], all[32];
     nb_human_bytes(in, (double)r->bytes_in);
@@ -123,14 +148,15 @@ static void emit_sources(nb_emit *e, const nb_quantize_report *r, const nb_data_
     nb_emit_close(e);
 }
 
-static void json_report(const nb_quantize_report *r, const quality *q, const nb_data_sources *sources, const char *recipe,
-                        const nb_table *matrices, nb_buf *out)
+static nb_status json_report(const nb_quantize_report *r, const nb_solver_quality *q, const nb_proof *proof, const nb_table *matrices,
+                             nb_buf *out, nb_error *err)
 {
     nb_emit e = nb_emit_start(out, true);
     nb_buf  rows = {0};
     nb_table_print(matrices, NB_TABLE_JSON, &rows);
     nb_emit_open(&e, NULL, '{');
-    nb_emit_raw(&e, "recipe", recipe);
+    nb_emit_raw(&e, "recipe", proof->recipe);
+    nb_status status = nb_proof_emit(&e, proof, err);
     nb_emit_int(&e, "bytes_in", (int64_t)r->bytes_in);
     nb_emit_int(&e, "bytes_out", (int64_t)r->bytes_out);
     nb_emit_int(&e, "spool_bytes", (int64_t)r->spool_bytes);
@@ -143,7 +169,7 @@ static void json_report(const nb_quantize_report *r, const quality *q, const nb_
     nb_emit_int(&e, "text_tokens", (int64_t)r->tokens_by_modality[0]);
     nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
     nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);
-    emit_sources(&e, r, sources);
+    emit_sources(&e, r, &proof->opt->sources);
     nb_emit_number(&e, "mean_loss_ratio", q->mean);
     nb_emit_number(&e, "worst_loss_ratio", q->compared ? q->worst : NAN);
     nb_emit_int(&e, "fallbacks", (int64_t)q->fallbacks);
@@ -159,16 +185,18 @@ static void json_report(const nb_quantize_report *r, const quality *q, const nb_
         nb_emit_close(&e);
     }
     nb_emit_close(&e);
+    nb_emit_number(&e, "judge_s", proof->seconds);
     nb_emit_bytes(&e, "adapters", r->adapters.data ? r->adapters.data : "", r->adapters.size);
     nb_emit_bytes(&e, "notes", r->notes.data ? r->notes.data : "", r->notes.size);
     nb_emit_raw(&e, "matrices", rows.data ? rows.data : "[]");
     nb_emit_close(&e);
     if (rows.failed) out->failed = true;
     nb_buf_free(&rows);
+    return status;
 }
 
 /* Choices with quality at stake are never silent. */
-static void warn_about(const nb_quantize_report *r, const quality *q)
+static void warn_about(const nb_quantize_report *r, const nb_solver_quality *q)
 {
     nb_warn_lines(r->notes.data, "");
     if (q->fallbacks)
@@ -178,24 +206,26 @@ static void warn_about(const nb_quantize_report *r, const quality *q)
         nb_warn("inputs reach %.0f, beyond the 65504 of float16: serve this checkpoint in bfloat16", (double)r->max_input);
 }
 
-nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_quantize_flags *opt, const nb_args *args, const char *recipe,
-                              nb_error *err)
+nb_status nb_quantize_print_report(const nb_quantize_report *r, const nb_proof *proof, nb_error *err)
 {
-    nb_table *matrices = NULL;
-    nb_buf    out = {0};
-    quality   q = judge(r);
-    NB_TRY(matrix_table(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ, err));
+    const nb_quantize_flags *opt = proof->opt;
+    nb_table                *matrices = NULL;
+    nb_buf                   out = {0};
+    nb_solver_quality        q = nb_quantize_quality(r);
+    nb_status                s = NB_OK;
+    NB_TRY(nb_quantize_matrices(&matrices, r, nb_quantize_methods[opt->method] == NB_METHOD_AWQ || nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ, err));
     warn_about(r, &q);
     if (nb_json_wanted()) {
-        json_report(r, &q, &opt->sources, recipe, matrices, &out);
+        s = json_report(r, &q, proof, matrices, &out, err);
     } else {
         if (nb_verbose()) {
             nb_table_print(matrices, NB_TABLE_MD, &out);
             nb_buf_char(&out, '\n');
         }
-        text_report(r, &q, opt, args, &out);
+        text_report(r, &q, opt, proof->args, &out);
+        s = text_proof(proof, &out, err);
     }
-    nb_status s = nb_print(&out, err);
+    if (s == NB_OK) s = nb_print(&out, err);
     nb_table_free(matrices);
     nb_buf_free(&out);
     return s;
@@ -209,13 +239,18 @@ static void json_plan(const nb_plan *p, bool spool, nb_buf *out)
     const struct { const char *name; uint64_t value; } rows[] = {
         {"ram", spool ? p->ram_spool : p->ram}, {"ram_least", p->ram_spool}, {"vram", p->vram}, {"disk_spool", spool ? p->disk_spool : 0},
         {"output", p->output}, {"fixed", p->fixed}, {"model", p->model}, {"layer", p->layer}, {"packed", p->packed},
-        {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture},
+        {"statistics", p->statistics}, {"solver", p->solver}, {"batch", p->batch}, {"picture", p->picture}, {"judge", p->judge}, {"judge_hidden", p->judge_hidden}, {"answers", p->answers},
         {"tensor", p->tensor}, {"tokens", p->tokens}, {"hidden", p->hidden},
     };
     nb_emit_open(&e, NULL, '{');
     nb_emit_bool(&e, "spool", spool);
     for (size_t i = 0; i < NB_COUNT(rows); i++) nb_emit_int(&e, rows[i].name, (int64_t)rows[i].value);
     nb_emit_close(&e);
+}
+
+static uint64_t add_bytes(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
 static void plan_line(nb_buf *out, const char *what, uint64_t bytes)
@@ -240,12 +275,16 @@ static void text_plan(const nb_plan *p, bool spool, const nb_quantize_flags *opt
     }
     plan_line(out, "work space of the solver", p->solver);
     plan_line(out, "program and tokenizer", p->fixed);
+    if (p->judge) plan_line(out, "judging, all of it", add_bytes(p->judge, spool ? 0 : p->judge_hidden));
+    if (p->answers) plan_line(out, "greedy answers, where there is room", p->answers);
     if (spool || p->ram != NB_PLAN_UNKNOWN)
         plan_line(out, "peak memory", spool ? p->ram_spool : p->ram);
     else
         nb_buf_str(out, "  peak memory: not known without --samples\n");
     if (!rtn) plan_line(out, "least --max-ram", p->ram_spool);
     if (spool && p->disk_spool != NB_PLAN_UNKNOWN) plan_line(out, "disk for the spool", p->disk_spool);
+    if (!spool && !rtn && opt->save_states && p->disk_spool != NB_PLAN_UNKNOWN)
+        plan_line(out, "disk for saved states (where there is room)", p->disk_spool);
     plan_line(out, "size of the result", p->output);
 }
 

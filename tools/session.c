@@ -184,10 +184,14 @@ nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags,
     return NB_OK;
 }
 
+nb_dtype nb_kv_auto(const nb_model *model)
+{
+    return model->config.dtype == NB_F32 ? NB_F32 : NB_BF16;
+}
+
 nb_dtype nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags)
 {
-    bool f32 = flags->kv_cache_dtype == KV_F32 || (flags->kv_cache_dtype == KV_AUTO && s->model->config.dtype == NB_F32);
-    return f32 ? NB_F32 : NB_BF16;
+    return flags->kv_cache_dtype == KV_F32 ? NB_F32 : flags->kv_cache_dtype == KV_BF16 ? NB_BF16 : nb_kv_auto(s->model);
 }
 
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err)

@@ -79,6 +79,8 @@ nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags,
 nb_dtype  nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags); /* what --kv-cache-dtype comes to */
 /* max_tokens, max_sequences: 0 for the engine's own. */
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);
+/* What --kv-cache-dtype auto means: f32 for an f32 checkpoint, else bf16. */
+nb_dtype  nb_kv_auto(const nb_model *model);
 void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */
 
 #endif

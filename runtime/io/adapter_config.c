@@ -146,7 +146,8 @@ double nb_adapter_rank(const nb_adapter_config *c, const char *module)
 static nb_status check_kind(const cJSON *config, const char *path, nb_error *err)
 {
     static const char *const unknown[] = {"layer_replication", "alora_invocation_tokens", "alora_invocation_string", "arrow_config",
-                                          "trainable_token_indices", "target_parameters"};
+                                          "trainable_token_indices", "target_parameters", "use_bdlora", "kasa_config",
+                                          "monteclora_config"};
     const char *type = NULL, *bias = "none";
     bool        fan_in_fan_out = false, qalora = false;
     NB_TRY(nb_json_get_string(config, "peft_type", &type, path, err));

@@ -105,6 +105,14 @@ nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops
     return nb_model_open_checkpoint(out, checkpoint, ops, flags, err);
 }
 
+nb_status nb_model_reload_embedding(nb_model *m, nb_error *err)
+{
+    const nb_config *c = &m->config;
+    if (!m->embed.n) NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
+    if (!m->head.n && !c->tied) NB_TRY(open_table(&m->head, m, "lm_head", err));
+    return m->vision ? NB_OK : nb_vision_open(&m->vision, m, err);
+}
+
 void nb_model_drop_embedding(nb_model *m)
 {
     nb_vision_close(&m->ops, m->vision);

@@ -52,6 +52,8 @@ nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, co
 void      nb_model_close(nb_model *model);
 /* Give back what turns prompts into rows, the embedding and the vision tower, and the head: only layers are run from here on. */
 void      nb_model_drop_embedding(nb_model *model);
+/* Have all of it again. */
+nb_status nb_model_reload_embedding(nb_model *model, nb_error *err);
 nb_status nb_model_load_layer(nb_model *model, int layer, nb_layer *out, nb_error *err);
 /* The same layer in host memory, for the quantizer: norms [hidden] each; free the linears with nb_linear_free.  Order of
  * linears everywhere: q k v o gate up down. */

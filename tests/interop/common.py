@@ -44,7 +44,7 @@ def nibble(program, *arguments, json_out=False):
 def quantize(program, out, flags):
     """The demo model by these flags; methods that calibrate see 32 conversations."""
     data = [] if "rtn" in flags.split() else ["--data", CALIBRATION, "--samples", "32"]
-    nibble(program, "quantize", ORIGINAL, "--out", out, "-q", *flags.split(), *data)
+    nibble(program, "quantize", ORIGINAL, "--out", out, "-q", "--no-judge", *flags.split(), *data)
 
 
 def table(title, rows):

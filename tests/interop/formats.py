@@ -1,6 +1,6 @@
 """Do other programs read what nibble writes as nibble means it?  Every form through the loaders that are installed.
 
-    python3 formats.py NIBBLE_PROGRAM [--limit 6]     (numpy, torch, transformers, Pillow; compressed-tensors, gptqmodel and gguf if there)
+    python3 formats.py NIBBLE_PROGRAM [--limit 6] [--only exports,compressed,decompressor,gptqmodel,gguf]     (numpy, torch, transformers, Pillow; compressed-tensors, gptqmodel and gguf if there)
 
 The demo model is quantized into every form and exported by nibble to float32, which is what it means.  Then
 
@@ -192,7 +192,7 @@ def gptqmodel(b, form):
     folder = b.path(form + "-new")
     if not os.path.exists(folder):
         common.nibble(b.program, "export", b.path(form), folder, "--layout", "new")
-    model = GPTQModel.load(folder, device="cpu", backend=BACKEND.TORCH).model
+    model = GPTQModel.load(folder, device="cpu", backend=BACKEND.TORCH, dtype=torch.float16).model
     meaning, worst, count = b.meaning(form), 0.0, 0
     for name, module in model.named_modules():
         if hasattr(module, "dequantize_weight") and hasattr(module, "qweight"):
@@ -269,6 +269,7 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("program")
     a.add_argument("--limit", type=int, default=6)
+    a.add_argument("--only", default="exports,compressed,decompressor,gptqmodel,gguf")
     o = a.parse_args()
     found = [common.versions()]
     for package in ("compressed_tensors", "gptqmodel", "gguf"):
@@ -281,14 +282,13 @@ def main():
         b = Bench(o.program, work, o.limit)
         for name, flags in FORMS.items():
             common.quantize(o.program, b.path(name), flags)
-        b.run("exports", exported)
-        for form in ("ct4", "ct8", "ct_tower", "ct_asym", "ct_all"):
-            b.run(f"transformers + compressed-tensors, {form}", compressed, form)
-        b.run("compressed-tensors' decompressor", decompressor)
-        for form in ("gptq", "gptq8", "gptq_v2", "dynamic", "awq"):
-            b.run(f"gptqmodel, {form}", gptqmodel, form)
-        for form in ("gptq", "gptq8", "awq", "ct_tower", "ct_all"):
-            b.run(f"gguf, {form}", gguf_pair, form)
+        work = {"exports": (exported, [()]), "compressed": (compressed, ["ct4", "ct8", "ct_tower", "ct_asym", "ct_all"]),
+                "decompressor": (decompressor, [()]), "gptqmodel": (gptqmodel, ["gptq", "gptq8", "gptq_v2", "dynamic", "awq"]),
+                "gguf": (gguf_pair, ["gptq", "gptq8", "awq", "ct_tower", "ct_all"])}
+        for name in o.only.split(","):
+            check, forms = work[name]
+            for form in forms:
+                b.run(f"{name}, {form}" if form else name, check, *([form] if form else []))
         common.table(["loader and form", "KL from nibble's meaning", "KL from the original", "as nibble eval says", "agree"], b.rows)
         for line in b.skipped:
             print(line)

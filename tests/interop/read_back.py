@@ -152,7 +152,7 @@ def check_files(folder, block):
     expected.update(torch_dtype="float16", quantization_config=block)
     claim(config == expected, f"config.json is {config}, expected {expected}")
     claim(list(config["quantization_config"]) == list(block), "the block's keys are in another order than published")
-    names = set(COPIED) | {"config.json", "model.safetensors", "recipe.json"}
+    names = set(COPIED) | {"config.json", "model.safetensors", "recipe.json", "report.json", "report.html", "README.md"}
     if block["quant_method"] == "gptq":
         names.add("quantize_config.json")
         with open(os.path.join(folder, "quantize_config.json")) as f:

@@ -379,13 +379,78 @@ static void sources_are_counted(void **state)
     FAILS(nb_samples_load(&s, model, &(nb_samples_options){.samples = 8}, &err), NB_ERR_ARGUMENT, "no data files", &err);
 }
 
+typedef struct {
+    char   where[300][64];
+    size_t count;
+} seen_rows;
+
+static nb_status see(void *context, const nb_chat *chat, const nb_prompt *prompt, const char *root, const char *where, nb_error *err)
+{
+    seen_rows *s = context;
+    (void)err;
+    assert_true(chat->count >= 2 && prompt->count > 0 && strstr(root, "calib"));
+    snprintf(s->where[s->count++], sizeof s->where[0], "%s", strstr(where, " line "));
+    return NB_OK;
+}
+
+static seen_rows rows_of(nb_samples_options o)
+{
+    static seen_rows rows;
+    nb_error         err;
+    nb_samples       s;
+    memset(&rows, 0, sizeof rows);
+    o.seen = see;
+    o.seen_context = &rows;
+    OK(nb_samples_load(&s, model, &o, &err), &err);
+    assert_int_equal(s.count, rows.count);
+    nb_samples_free(&s);
+    return rows;
+}
+
+/* Rows that are held are never calibrated on, those that calibration takes do not change for it, and together they are the file. */
+static void held_rows_are_the_others(void **state)
+{
+    (void)state;
+    for (int shuffle = 0; shuffle < 2; shuffle++) {
+        nb_samples_options o = demo(0);
+        o.seq_len = 60; /* most rows are longer: those that calibration passes over must not eat into the held ones */
+        o.shuffle = shuffle;
+        o.seed = 5;
+        o.skip = 6;
+        seen_rows all = rows_of(o);
+        o.hold = 90;
+        o.total = shuffle ? 0 : 256;
+        seen_rows taken = rows_of(o);
+        o.held = true;
+        seen_rows held = rows_of(o);
+        assert_true(held.count > 10 && taken.count > 10);
+        assert_int_equal(taken.count + held.count, all.count);
+        for (size_t i = 0; i < held.count; i++)
+            for (size_t j = 0; j < taken.count; j++) assert_string_not_equal(held.where[i], taken.where[j]);
+        o.samples = 7;
+        assert_int_equal(rows_of(o).count, 7);
+        o.held = false;
+        seen_rows few = rows_of(o);
+        o.hold = 0;
+        seen_rows same = rows_of(o);
+        assert_memory_equal(&few, &same, sizeof few);
+        o.held = true; /* none are */
+        nb_error   err;
+        nb_samples s;
+        FAILS(nb_samples_load(&s, model, &o, &err), NB_ERR_INPUT, "no row is left to judge on", &err);
+        o.hold = 100000; /* more than there are */
+        o.samples = 0;
+        assert_int_equal(rows_of(o).count, all.count);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_rows),   cmocka_unit_test(long_rows_are_left_out),
         cmocka_unit_test(seeds_choose), cmocka_unit_test(company_changes_nothing),
         cmocka_unit_test(layer_is_the_decoder_layer), cmocka_unit_test(a_picture_is_embedded_once),
-        cmocka_unit_test(a_pass_ends_after_the_wanted_sites),
+        cmocka_unit_test(a_pass_ends_after_the_wanted_sites), cmocka_unit_test(held_rows_are_the_others),
         cmocka_unit_test(sources_are_counted),
         cmocka_unit_test(answers_alone_count),
     };

@@ -78,10 +78,13 @@ static void rules_and_sites(void **state)
             if (layer == 2 && i <= NB_V) want.keep = true;                            /* v takes q and k along */
             if (layer == 4 && (i == NB_GATE || i == NB_UP)) want.grid = (nb_grid){8, 128, true}; /* smaller groups win */
             if (layer == 0) want.keep = true;                                         /* keep before set, whatever comes later */
-            if (!nb_pick_equal(p, &want)) fail_msg("layer %d linear %d: keep %d, %d bits, group %d", layer, i, p->keep, p->grid.bits, p->grid.group);
+            if (!nb_pick_equal(p, &want)) fail_msg("layer %d linear %d: keep %d, %d bits, group %d", layer, i, p->keep,
+                                                   p->grid.bits, p->grid.group);
         }
-    assert_non_null(strstr(notes.data, "layer 2: q_proj, k_proj and v_proj are one matrix to servers and must be alike: all get float"));
-    assert_non_null(strstr(notes.data, "layer 4: gate_proj and up_proj are one matrix to servers and must be alike: all get 8 bits in groups of 128"));
+    assert_non_null(strstr(notes.data, "layer 2: q_proj, k_proj and v_proj are one matrix to servers and must be alike: "
+                           "all get float"));
+    assert_non_null(strstr(notes.data, "layer 4: gate_proj and up_proj are one matrix to servers and must be alike: all "
+                           "get 8 bits in groups of 128"));
     nb_buf_free(&notes);
     nb_choice plain = choose(NULL, 0, &notes), other = choose(rules, 1, &notes);
     assert_false(plain.mixed);
@@ -110,7 +113,8 @@ static void refusals(void **state)
         nb_error  err;
         nb_choice c;
         nb_buf    notes = {0};
-        FAILS(nb_choice_make(&c, &config, &(nb_choice_options){.main = int4, .rules = &cases[i].rule, .rule_count = 1}, &notes, &err),
+        FAILS(nb_choice_make(&c, &config, &(nb_choice_options){.main = int4, .rules = &cases[i].rule, .rule_count = 1},
+                             &notes, &err),
               NB_ERR_ARGUMENT, cases[i].part, &err);
         assert_null(c.linears);
         nb_buf_free(&notes);
@@ -213,7 +217,8 @@ static void patterns_reach_what_they_should(void **state)
                 if (found != !p->keep) fail_msg("%s is in %d groups", names[n], found);
             }
         }
-    assert_true(listed(ignore, "language_model.lm_head") && listed(ignore, "model.visual.blocks.0.attn.qkv") && listed(ignore, "visual.merger.mlp.2"));
+    assert_true(listed(ignore, "language_model.lm_head") && listed(ignore, "model.visual.blocks.0.attn.qkv") &&
+                listed(ignore, "visual.merger.mlp.2"));
     cJSON_Delete(gptq);
     cJSON_Delete(ct);
     nb_choice_free(&c);
@@ -254,7 +259,8 @@ static void the_tower_and_the_head(void **state)
 {
     (void)state;
     nb_error             err;
-    const nb_choice_rule rules[] = {{.pattern = "visual\\.blocks\\.2", .keep = true}, {.pattern = "visual.*fc1", .bits = 8, .group = 32}};
+    const nb_choice_rule rules[] = {{.pattern = "visual\\.blocks\\.2", .keep = true},
+                                    {.pattern = "visual.*fc1", .bits = 8, .group = 32}};
     nb_choice_options    o = {.main = int4, .rules = rules, .rule_count = 2, .vision = 4, .head = 8, .embeddings = 8};
     nb_buf               notes = {0};
     nb_choice            c;
@@ -277,7 +283,8 @@ static void the_tower_and_the_head(void **state)
             const cJSON *w = nb_json_find(group, "weights"), *g = nb_json_find(w, "group_size");
             if (!target_matches(target->valuestring, name)) continue;
             found++;
-            assert_true(outer && nb_json_find(w, "num_bits")->valueint == outer->grid.bits && (g ? g->valueint : 0) == outer->grid.group);
+            assert_true(outer && nb_json_find(w, "num_bits")->valueint == outer->grid.bits &&
+                        (g ? g->valueint : 0) == outer->grid.group);
         }
         assert_int_equal(found, outer != NULL);
         assert_true(listed(ignore, name) == !outer);
@@ -297,12 +304,14 @@ static nb_quantize_options request(nb_method method, nb_format format, const cha
     return (nb_quantize_options){
         .model_dir = source, .out_dir = in_folder(out), .method = method, .grid = {4, 128, format != NB_FORMAT_AWQ}, .format = format,
         .awq_points = 2, .awq_clip = true, .damp = 0.01, .damp_max = 1, .block = 128, .true_sequential = true, .propagate_quantized = true,
-        .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 2, .dataset = {.need_answer = true}}, .shard_size = 4000000,
+        .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 2,
+                                                .dataset = {.need_answer = true}}, .shard_size = 4000000,
         .recipe_json = "{}",
     };
 }
 
-static void check_linear(const nb_checkpoint *c, const nb_config *written, const nb_model *model, const nb_pick *pick, const char *name, int n,
+static void check_linear(const nb_checkpoint *c, const nb_config *written, const nb_model *model, const nb_pick *pick,
+                         const char *name, int n,
                          int k)
 {
     nb_error  err;
@@ -420,10 +429,12 @@ static void outer_matrices(void **state)
         OK(nb_model_open(&made, o.out_dir, &ops, 0, &err), &err);
         assert_int_equal(made->config.tied, kind == 3);
         const nb_pick int8 = {.grid = {8, 128, true}}, floats = {.keep = true};
-        check_linear(made->checkpoint, &made->config, model, o.embeddings ? &int8 : &floats, "model.embed_tokens", vocab, hidden);
+        check_linear(made->checkpoint, &made->config, model, o.embeddings ? &int8 : &floats, "model.embed_tokens", vocab,
+                     hidden);
         if (kind < 3) { /* the head is the embedding's copy */
             float *w = malloc(count * sizeof *w), *v = malloc(count * sizeof *v);
-            OK(nb_linear_read(&embed, model->checkpoint, &model->config.quant, "model.embed_tokens", vocab, hidden, 0, &err), &err);
+            OK(nb_linear_read(&embed, model->checkpoint, &model->config.quant, "model.embed_tokens", vocab, hidden, 0,
+                              &err), &err);
             OK(nb_linear_read(&head, made->checkpoint, &made->config.quant, "lm_head", vocab, hidden, 0, &err), &err);
             assert_int_equal(head.weights.kind, o.head ? NB_W_INT8 : NB_W_FLOAT);
             nb_weights_to_f32(w, &embed.weights);
@@ -573,7 +584,8 @@ static void targets(void **state)
     nb_buf         notes = {0};
     OK(nb_config_open(&written, o.out_dir, &notes, &err), &err);
     OK(nb_checkpoint_open(&c, o.out_dir, &err), &err);
-    OK(nb_linear_read(&l, c, &written.quant, "model.layers.0.mlp.down_proj", config.hidden, config.intermediate, 0, &err), &err);
+    OK(nb_linear_read(&l, c, &written.quant, "model.layers.0.mlp.down_proj", config.hidden, config.intermediate, 0, &err),
+       &err);
     assert_true(l.weights.kind == NB_W_INT4 && l.weights.group == 32); /* a rule is not overruled */
     nb_linear_free(&l);
     nb_checkpoint_close(c);

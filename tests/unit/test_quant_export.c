@@ -38,13 +38,15 @@ static nb_status make_source(int which, nb_error *err)
     static const struct { nb_format format; nb_grid grid; } forms[SOURCES] = {
         [AWQ] = {NB_FORMAT_AWQ, {4, 8, false}}, /* groups of one sign: zero points of 0 */
         [GPTQ] = {NB_FORMAT_GPTQ, {4, 128, true}},    [GPTQ_V2] = {NB_FORMAT_GPTQ_V2, {8, 0, false}},
-        [ORDERED] = {NB_FORMAT_GPTQ, {4, 64, true}},  [CT8] = {NB_FORMAT_CT, {8, 32, true}},      [CT_ASYM] = {NB_FORMAT_CT, {4, 0, false}},
+        [ORDERED] = {NB_FORMAT_GPTQ, {4, 64, true}},  [CT8] = {NB_FORMAT_CT, {8, 32, true}},
+        [CT_ASYM] = {NB_FORMAT_CT, {4, 0, false}},
         [MIXED] = {NB_FORMAT_CT, {4, 128, false}},    [TOWER] = {NB_FORMAT_CT, {4, 64, true}},
     };
     nb_quantize_options o = {
         .model_dir = source, .out_dir = in_folder(names[which]), .method = which == ORDERED ? NB_METHOD_GPTQ : NB_METHOD_RTN,
         .grid = forms[which].grid, .format = forms[which].format, .damp = 0.01, .damp_max = 1, .block = 128, .order = NB_ORDER_FULL,
-        .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 2, .dataset = {.need_answer = true}}, .shard_size = 1000000000,
+        .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 2,
+                                                .dataset = {.need_answer = true}}, .shard_size = 1000000000,
         .recipe_json = "{\"a\": 1}",
     };
     nb_quantize_report r;
@@ -83,7 +85,8 @@ static int close_all(void **state)
 
 static nb_status export(const char *from, const char *to, nb_export_form form, nb_export_report *r, nb_error *err)
 {
-    const nb_export_options o = {.model_dir = from, .out_dir = in_folder(to), .form = form, .layout = -1, .shard_size = 1000000000};
+    const nb_export_options o = {.model_dir = from, .out_dir = in_folder(to), .form = form, .layout = -1,
+                                 .shard_size = 1000000000};
     return nb_export(&o, NULL, NULL, r, err);
 }
 
@@ -316,7 +319,8 @@ static void padding(void **state)
         nb_error          err;
         nb_export_report  r;
         const char       *from = cases[i].source < 0 ? source : in_folder(names[cases[i].source]);
-        nb_export_options o = {.model_dir = from, .out_dir = in_folder("padded"), .layout = NB_LAYOUT_NEW, .tp = cases[i].tp, .shard_size = 3000000};
+        nb_export_options o = {.model_dir = from, .out_dir = in_folder("padded"), .layout = NB_LAYOUT_NEW,
+                               .tp = cases[i].tp, .shard_size = 3000000};
         OK(nb_export(&o, NULL, NULL, &r, &err), &err);
         assert_int_equal(r.padded, cases[i].padded);
         assert_int_equal(r.intermediate, 1024);
@@ -357,11 +361,13 @@ static void names_and_shards(void **state)
         assert_int_equal(nb_checkpoint_layout(y.checkpoint), NB_LAYOUT_NEW);
         for (size_t i = 0; i < nb_checkpoint_count(y.checkpoint); i++) {
             const char *name = nb_checkpoint_at(y.checkpoint, i)->tensor->name; /* as the file spells it */
-            bool        good = !strncmp(name, "model.language_model.", 21) || !strncmp(name, "model.visual.", 13) || !strncmp(name, "lm_head.", 8);
+            bool        good = !strncmp(name, "model.language_model.",
+                                        21) || !strncmp(name, "model.visual.", 13) || !strncmp(name, "lm_head.", 8);
             if (!good) fail_msg("%s", name);
         }
         nb_checkpoint_close(y.checkpoint);
-        o = (nb_export_options){.model_dir = in_folder("new"), .out_dir = in_folder("old"), .layout = NB_LAYOUT_OLD, .shard_size = 1000000000};
+        o = (nb_export_options){.model_dir = in_folder("new"), .out_dir = in_folder("old"), .layout = NB_LAYOUT_OLD,
+                                .shard_size = 1000000000};
         OK(nb_export(&o, NULL, NULL, &r, &err), &err);
         nb_export_report_free(&r);
         if (s >= 0) { /* the demo's own file was written by another program */
@@ -386,7 +392,8 @@ static void refusals(void **state)
     (void)state;
     nb_error          err;
     nb_export_report  r;
-    nb_export_options o = {.model_dir = source, .out_dir = in_folder("no"), .form = NB_EXPORT_AWQ, .layout = -1, .shard_size = 1000000000};
+    nb_export_options o = {.model_dir = source, .out_dir = in_folder("no"), .form = NB_EXPORT_AWQ, .layout = -1,
+                           .shard_size = 1000000000};
     FAILS(nb_export(&o, NULL, NULL, &r, &err), NB_ERR_ARGUMENT, "float checkpoint", &err);
     o.model_dir = in_folder("nowhere");
     FAILS(nb_export(&o, NULL, NULL, &r, &err), NB_ERR_INPUT, "nowhere", &err);

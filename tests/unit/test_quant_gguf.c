@@ -90,7 +90,8 @@ static void skip_value(gguf *g, uint32_t type)
 
 static uint64_t bytes_of(const tensor *t)
 {
-    static const struct { uint32_t type; uint64_t block, bytes; } types[] = {{0, 1, 4}, {1, 1, 2}, {30, 1, 2}, {2, 32, 18}, {3, 32, 20}, {8, 32, 34}};
+    static const struct { uint32_t type; uint64_t block,
+                         bytes; } types[] = {{0, 1, 4}, {1, 1, 2}, {30, 1, 2}, {2, 32, 18}, {3, 32, 20}, {8, 32, 34}};
     uint64_t count = 1;
     for (uint32_t i = 0; i < t->rank; i++) count *= t->dims[i];
     for (size_t i = 0; i < NB_COUNT(types); i++)
@@ -361,7 +362,8 @@ static void check_tokens(const gguf *g)
     const char *v = value(g, "tokenizer.ggml.tokens", 9) + 4, *kinds = value(g, "tokenizer.ggml.token_type", 9) + 12;
     uint64_t    count, n;
     OK(nb_json_file(&tree, unit_path("tools/demo/model/tokenizer.json"), 10 << 20, &err), &err);
-    const cJSON *vocabulary = nb_json_find(nb_json_find(tree, "model"), "vocab"), *added = nb_json_find(tree, "added_tokens"), *a;
+    const cJSON *vocabulary = nb_json_find(nb_json_find(tree, "model"),
+                                           "vocab"), *added = nb_json_find(tree, "added_tokens"), *a;
     memcpy(&count, v, 8);
     assert_int_equal(count, 1024);
     v += 8;
@@ -375,7 +377,8 @@ static void check_tokens(const gguf *g)
         memcpy(&kind, kinds + 4 * i, 4);
         const cJSON *id = cJSON_GetObjectItemCaseSensitive(vocabulary, name);
         bool         plain = id && id->valueint == (int)i, special = false;
-        cJSON_ArrayForEach(a, added) special = special || (nb_json_find(a, "id")->valueint == (int)i && !strcmp(nb_json_find(a, "content")->valuestring, name));
+        cJSON_ArrayForEach(a, added) special = special || (nb_json_find(a, "id")->valueint == (int)i &&
+                                                           !strcmp(nb_json_find(a, "content")->valuestring, name));
         known += plain || special;
         if (kind != (special ? 3 : plain ? 1 : 5)) fail_msg("token %llu '%s' has kind %d", (unsigned long long)i, name, kind);
     }
@@ -388,7 +391,8 @@ static void check_tokens(const gguf *g)
 static void pairs(void **state)
 {
     (void)state;
-    static const struct { nb_format format; nb_grid grid; int vision, head; uint32_t type, tower; const char *file, *mmproj; } cases[] = {
+    static const struct { nb_format format; nb_grid grid; int vision, head; uint32_t type, tower; const char *file,
+                         *mmproj; } cases[] = {
         {NB_FORMAT_GPTQ, {4, 128, true}, 0, 0, 2, 1, "pair/pair-Q4_0.gguf", "pair/mmproj-pair-F16.gguf"},
         {NB_FORMAT_AWQ, {4, 64, false}, 0, 0, 3, 1, "pair/pair-Q4_1.gguf", "pair/mmproj-pair-F16.gguf"},
         {NB_FORMAT_CT, {8, 0, true}, 8, 8, 8, 8, "pair/pair-Q8_0.gguf", "pair/mmproj-pair-Q8_0.gguf"},
@@ -399,10 +403,12 @@ static void pairs(void **state)
         nb_error            err;
         nb_quantize_report  r;
         nb_export_report    x;
-        nb_quantize_options o = {.model_dir = source, .out_dir = in_folder("rtn"), .method = NB_METHOD_RTN, .grid = cases[i].grid,
+        nb_quantize_options o = {.model_dir = source, .out_dir = in_folder("rtn"), .method = NB_METHOD_RTN,
+                                 .grid = cases[i].grid,
                                  .format = cases[i].format, .vision = cases[i].vision, .head = cases[i].head, .embeddings = cases[i].head,
                                  .modality_weights = {1, 1, 1}, .shard_size = 1000000000, .recipe_json = "{}"};
-        nb_export_options   e = {.model_dir = o.out_dir, .out_dir = in_folder("pair"), .form = NB_EXPORT_GGUF, .layout = -1, .shard_size = 1};
+        nb_export_options   e = {.model_dir = o.out_dir, .out_dir = in_folder("pair"), .form = NB_EXPORT_GGUF,
+                                 .layout = -1, .shard_size = 1};
         OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
         nb_quantize_report_free(&r);
         OK(nb_export(&e, NULL, NULL, &x, &err), &err);
@@ -430,7 +436,8 @@ static void floats(void **state)
     (void)state;
     nb_error          err;
     nb_export_report  r;
-    nb_export_options o = {.model_dir = source, .out_dir = in_folder("pair"), .form = NB_EXPORT_GGUF, .layout = -1, .tp = 3, .shard_size = 1};
+    nb_export_options o = {.model_dir = source, .out_dir = in_folder("pair"), .form = NB_EXPORT_GGUF, .layout = -1,
+                           .tp = 3, .shard_size = 1};
     OK(nb_export(&o, NULL, NULL, &r, &err), &err);
     assert_int_equal(r.padded, 1152);
     nb_export_report_free(&r);
@@ -441,7 +448,8 @@ static void floats(void **state)
     for (int i = 1024; i < 1152; i++) assert_true(element(g, down, (size_t)(255 * 1152 + i)) == 0);
     close_gguf(g);
     OK(nb_remove_folder(in_folder("pair"), &err), &err);
-    nb_export_options plain = {.model_dir = source, .out_dir = in_folder("bare"), .form = NB_EXPORT_F16, .layout = -1, .shard_size = 1000000000};
+    nb_export_options plain = {.model_dir = source, .out_dir = in_folder("bare"), .form = NB_EXPORT_F16, .layout = -1,
+                               .shard_size = 1000000000};
     OK(nb_export(&plain, NULL, NULL, &r, &err), &err);
     nb_export_report_free(&r);
     assert_int_equal(unlink(in_folder("bare/tokenizer.json")), 0);

@@ -47,7 +47,8 @@ static void matches_textbook(void **state)
                                        (int)unit_number(c, "tokens"), cJSON_GetObjectItem(c, "dead"));
         nb_gptq_options o = { .grid = { (int)unit_number(c, "bits"), (int)unit_number(c, "group"), unit_true(c, "sym") },
                               .damp = unit_number(c, "damp"), .damp_max = 1.0, .block = (int)unit_number(c, "block"),
-                              .order = order_named(c), .static_groups = unit_true(c, "static"), .mse = (float)unit_number(c, "mse") };
+                              .order = order_named(c), .static_groups = unit_true(c, "static"), .mse = (float)unit_number(c, "mse"),
+                              .range = unit_number(c, "mse") > 0 ? NB_RANGE_MSE : NB_RANGE_FULL };
         const cJSON *want = cJSON_GetObjectItem(c, "expected"), *g_idx = cJSON_GetObjectItem(want, "g_idx");
         nb_codes q;
         nb_gptq_report report;
@@ -232,7 +233,7 @@ static void same_bits_for_any_number_of_threads(void **state)
         nb_gptq_options o = plain_options();
         o.order = (nb_act_order)order;
         o.static_groups = order == 2;
-        o.mse = order == 1 ? 2.4f : 0.0f;
+        o.range = order == 1 ? NB_RANGE_MSE : NB_RANGE_FULL;
         nb_codes q[3];
         nb_gptq_report report[3];
         for (int i = 0; i < 3; i++) {
@@ -332,7 +333,8 @@ static void hostile_numbers(void **state)
                 o.order = (nb_act_order)(variant % 3);
                 o.static_groups = variant >= 3;
                 o.damp = variant & 1 ? 0.0 : 0.01;
-                o.mse = variant == 4 ? 2.4f : 0.0f;
+                o.range = variant == 4 ? NB_RANGE_ENERGY : variant == 5 ? NB_RANGE_BLOCK : NB_RANGE_FULL;
+                o.sweeps = variant >= 2 ? 3 : 0;
                 nb_codes q;
                 nb_gptq_report r;
                 OK(nb_gptq(&q, w, h, N, K, &o, pool, &r, &err), &err);

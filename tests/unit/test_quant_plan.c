@@ -93,9 +93,31 @@ static void parts_of_the_demo(void **state)
     o.propagate_quantized = true; /* the float layer is given back matrix by matrix */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_true(q.work < p.work);
+    o.propagate_quantized = false;
+    assert_true(p.judge == 0 && p.judge_hidden == 0 && p.answers == 0);
+    o.judge_samples = 8; /* both models' states, and both without their layers */
+    o.judge_answers = 2;
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.judge_hidden, 8 * 1024 * 2 * hidden * 4);
+    assert_int_equal(q.disk_spool, 2 * q.judge_hidden);
+    assert_true(q.judge > q.fixed + 2 * q.model + q.picture && q.judge < q.fixed + 2 * q.model + q.picture + q.batch + 6 * q.layer + (1 << 20));
+    assert_true(q.ram_spool >= q.judge && q.ram_spool >= p.ram_spool && q.ram >= q.judge + q.judge_hidden && q.ram >= p.ram);
+    assert_true(q.answers > q.judge + (uint64_t)c.layers * q.packed - q.picture - q.batch - 2 * q.packed);
+    o.method = NB_METHOD_RTN; /* which runs nothing itself */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_true(q.packed == 0 && q.judge_hidden == 8 * 1024 * 2 * hidden * 4 && q.ram_spool >= q.judge && q.judge > q.fixed + 2 * q.model);
+    o.method = NB_METHOD_GPTQ;
+    o.judge_samples = o.judge_answers = 0;
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
+    o.asym = true; /* two streams; what is lost on the way, of one site at a time */
+    OK(nb_plan_make(&q, &o, 2, &err), &err);
+    assert_int_equal(q.hidden, 2 * p.hidden);
+    assert_int_equal(q.statistics, inner * inner * 8 + 4 * inner * (inner + hidden));
+    assert_true(q.batch > p.batch && q.layer > p.layer);
+    o.asym = false;
+    OK(nb_plan_make(&p, &o, 2, &err), &err);
     o.data.seq_len = 100; /* the batch stays: 1024 rows */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_true(q.picture < p.picture && q.batch <= p.batch);
@@ -168,13 +190,17 @@ static void a_run_stays_within_its_plan(void **state)
     fprintf(stderr, "SKIP %s: a sanitizer has memory of its own\n", __func__);
     skip();
 #endif
-    for (int method = NB_METHOD_RTN; method <= NB_METHOD_GPTQ; method++) {
+    for (int method = NB_METHOD_RTN; method <= NB_METHOD_AWQ_GPTQ; method++) {
         nb_error            err;
         nb_plan             p;
         nb_quantize_options o = request((nb_method)method, 4, 64, method == NB_METHOD_AWQ ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ);
         char                spool[600];
         snprintf(spool, sizeof spool, "%s/spool", folder);
         o.data.spool = spool;
+        o.asym = o.propagate_quantized = method == NB_METHOD_AWQ_GPTQ;
+        o.asym_damp = 0.01;
+        o.range = o.asym ? NB_RANGE_ENERGY : NB_RANGE_FULL;
+        o.sweeps = o.asym;
         OK(nb_plan_make(&p, &o, 2, &err), &err);
         fflush(NULL);
         pid_t child = fork();

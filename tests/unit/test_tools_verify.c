@@ -495,7 +495,7 @@ static const broken cases[] = {
     {"weight_shape missing", CT, {{DROP, O1 ".weight_shape", 0}}, T | N, "ct-shape", O1, NULL},
     {"zero point missing", CT_ASYM, {{DROP, O1 ".weight_zero_point", 0}}, ALL, "missing", O1, NULL},
     {"zero point too many", CT, {{COPY_AS, O1 ".weight_zero_point", "model.norm.weight"}}, V | S | N, NULL, O1, NULL},
-    {"actorder group", CT, {{JSON, QC "config_groups.group_0.weights.actorder", "\"group\""}}, V | T, "ct-actorder", NULL, NULL},
+    {"actorder group", CT, {{JSON, QC "config_groups.group_0.weights.actorder", "\"group\""}}, V | T | N, NULL, NULL, NULL},
     /* ranks */
     {"heads over 4", GPTQ, {{NOTHING, 0, 0}}, V | S, "tp-heads", "num_attention_heads", "4"},
     {"heads over 3", FLOAT, {{NOTHING, 0, 0}}, V | S, "tp-heads", NULL, "3"},
@@ -585,6 +585,7 @@ static void test_warnings(void **state)
         {"no generation_config", FLOAT, {{UNLINK, "generation_config.json", 0}}, 0, "side-file", "generation_config", NULL},
         {"desc_act for nothing", GPTQ, {{JSON, QC "desc_act", "true"}}, 0, "g-idx", NULL, NULL},
         {"no g_idx", GPTQ, {{DROP, O1 ".g_idx", 0}}, 0, "g-idx", O1, NULL},
+        {"a pattern that cannot be judged", CT, {{JSON, QC "ignore", "[\"lm_head\",\"re:.*visual.*\",\"re:(?!x)y\"]"}}, 0, "pattern", NULL, NULL},
         {"bfloat16 AWQ", AWQ, {{JSON, "torch_dtype", "\"bfloat16\""}}, 0, "awq-dtype", NULL, NULL},
         {"negative scale", GPTQ, {{HALF, O1 ".scales", "a000"}}, 0, "scale-negative", O1, NULL},
     };
@@ -695,23 +696,27 @@ static void test_written(void **state)
 {
     (void)state;
     static const struct {
-        const char *words[8];
+        const char *words[11];
         const char *targets;
     } runs[] = {
+        {{"--method", "rtn", "--format", "ct"}, "vllm,sglang,transformers,nibble"},
+        {{"--method", "rtn", "--format", "ct", "--asym"}, "vllm,sglang,transformers,nibble"},
+        {{"--method", "rtn", "--format", "ct", "--vision", "int8", "--lm-head", "int8", "--embeddings", "int8"}, "vllm,transformers,nibble"},
+        {{"--method", "rtn", "--format", "gptq", "--sym", "--set", "layers.0.mlp=8"}, "vllm,sglang,transformers,nibble"},
         {{"--method", "rtn", "--format", "awq"}, "vllm,sglang,transformers,nibble"},
         {{"--method", "rtn", "--format", "gptq", "--sym"}, "vllm,sglang,transformers,nibble"},
         {{"--method", "rtn", "--format", "gptq", "--sym", "--bits", "8"}, "vllm,sglang,transformers,nibble"},
         {{"--method", "rtn", "--format", "gptq_v2", "--asym"}, "sglang,transformers,nibble"},
     };
     for (size_t i = 0; i <= NB_COUNT(runs); i++) {
-        const char *words[16] = {"nibble", "quantize", unit_path("tools/demo/model"), "--force", "-q", "--out", folder};
+        const char *words[20] = {"nibble", "quantize", unit_path("tools/demo/model"), "--force", "-q", "--out", folder};
         int         n = 7;
         empty_folder();
         if (i == NB_COUNT(runs)) { /* the original */
             assert_int_equal(rmdir(folder), 0);
             assert_int_equal(symlink(unit_path("tools/demo/model"), folder), 0);
         } else {
-            for (int j = 0; j < 8 && runs[i].words[j]; j++) words[n++] = runs[i].words[j];
+            for (int j = 0; j < 11 && runs[i].words[j]; j++) words[n++] = runs[i].words[j];
             int saved = dup(1), nothing = open("/dev/null", O_WRONLY);
             fflush(stdout);
             dup2(nothing, 1);
@@ -720,6 +725,7 @@ static void test_written(void **state)
             dup2(saved, 1), close(saved), close(nothing);
             assert_int_equal(code, 0);
         }
+        if (i == 2 && VERIFY("--target", "sglang") != 3) fail_msg("SGLang reads no quantized tower: %s", printed);
         if (VERIFY("--deep", "--tp", "1,2", "--target", i < NB_COUNT(runs) ? runs[i].targets : "vllm,sglang,transformers,nibble") != 0) fail_msg("%zu: %s", i, printed);
     }
     unlink(folder);

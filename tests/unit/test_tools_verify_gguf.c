@@ -237,8 +237,35 @@ static void test_broken_pairs(void **state)
     assert_non_null(strstr(printed, "cut off"));
 }
 
+/* The pair that the program itself writes. */
+static void test_written_pair(void **state)
+{
+    (void)state;
+    char        source[] = "/tmp/nibble-verify-gptq-XXXXXX", out[64];
+    const char *quantize[] = {"nibble", "quantize", unit_path("tools/demo/model"), "--method", "rtn", "--sym", "--format", "gptq", "--out", source, "-q", "--force"};
+    assert_non_null(mkdtemp(source));
+    snprintf(out, sizeof out, "%s-gguf", source);
+    const char *export[] = {"nibble", "export", source, out, "--format", "gguf", "-q"};
+    int         saved = dup(1), nothing = open("/dev/null", O_WRONLY);
+    fflush(stdout);
+    dup2(nothing, 1);
+    int made = nb_program((int)NB_COUNT(quantize), (char *const *)quantize), written = nb_program((int)NB_COUNT(export), (char *const *)export);
+    fflush(stdout);
+    dup2(saved, 1), close(saved), close(nothing);
+    assert_int_equal(made, 0);
+    assert_int_equal(written, 0);
+    char kept[64];
+    memcpy(kept, folder, sizeof kept);
+    snprintf(folder, sizeof folder, "%s", out);
+    int code = verify(true);
+    if (code) fail_msg("%s", printed);
+    memcpy(folder, kept, sizeof kept);
+    assert_int_equal(nb_remove_folder(out, NULL), NB_OK);
+    assert_int_equal(nb_remove_folder(source, NULL), NB_OK);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pair), cmocka_unit_test(test_broken_pairs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pair), cmocka_unit_test(test_broken_pairs), cmocka_unit_test(test_written_pair)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

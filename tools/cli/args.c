@@ -537,13 +537,15 @@ static void value_json(const nb_args *a, const slot *s, nb_buf *out)
     }
 }
 
-void nb_args_json(const nb_args *a, nb_buf *out)
+static void options_json(const nb_args *a, bool transient, const char *const *without, size_t count, nb_buf *out)
 {
     bool first = true;
     nb_buf_char(out, '{');
     for (size_t i = 0; i < a->count; i++) {
         const slot *s = &a->slots[i];
-        if (s->common || s->arg->transient || (s->rank == RANK_DEFAULT && !s->arg->text)) continue;
+        bool        left_out = s->common || (s->arg->transient && !transient) || (s->rank == RANK_DEFAULT && !s->arg->text);
+        for (size_t k = 0; k < count && !left_out; k++) left_out = !strcmp(s->arg->name, without[k]);
+        if (left_out) continue;
         char key[64];
         snprintf(key, sizeof key, "%s", s->arg->name);
         for (char *c = key; *c; c++)
@@ -553,4 +555,14 @@ void nb_args_json(const nb_args *a, nb_buf *out)
         first = false;
     }
     nb_buf_str(out, first ? "}" : "\n  }");
+}
+
+void nb_args_json(const nb_args *a, nb_buf *out)
+{
+    options_json(a, false, NULL, 0, out);
+}
+
+void nb_args_json_all(const nb_args *a, const char *const *without, size_t count, nb_buf *out)
+{
+    options_json(a, true, without, count, out);
 }

@@ -106,6 +106,8 @@ const char   *nb_args_choice(const nb_args *a, const char *name, char out[40]);
 /* All options with their present values as one JSON object that --config reads back ({"out": ..., "bits": 4, ...}); left out are
  * options that are unset, transient ones and nb_common_args. */
 void          nb_args_json(const nb_args *a, nb_buf *out);
+/* The same with the transient ones too, but for those in without [count]: the whole command, to be repeated. */
+void          nb_args_json_all(const nb_args *a, const char *const *without, size_t count, nb_buf *out);
 
 /* Help text of a command; all: advanced flags, aliases and environment names too. */
 void nb_args_help(const nb_command *command, bool all, nb_buf *out);

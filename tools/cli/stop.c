@@ -8,6 +8,10 @@ static volatile sig_atomic_t stop_signal;
 
 static void on_signal(int number)
 {
+    if (stop_signal) { /* the second one, of either kind */
+        signal(number, SIG_DFL);
+        raise(number); /* delivered when this handler returns */
+    }
     stop_signal = number;
 }
 
@@ -16,7 +20,7 @@ static void install(int number)
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
-    action.sa_flags = (int)SA_RESETHAND; /* a second one ends the process; no SA_RESTART: a read at the prompt gives up */
+    action.sa_flags = 0; /* no SA_RESTART: a read at the prompt gives up */
     sigaction(number, &action, NULL);
 }
 

@@ -11,27 +11,7 @@ void nb_divergence_free(nb_divergence *d)
     memset(d, 0, sizeof *d);
 }
 
-/* ---- one conversation -------------------------------------------------------------------------------------------------- */
-
-/* Logits of a step of the reference wait here until the model's step has made its own. */
-typedef struct {
-    nb_divergence   *d;
-    const nb_prompt *prompt;
-    int              vocab;
-    float           *kept;     /* [rows of a chunk, vocab] reference logits */
-    size_t           first, rows, capacity;
-    bool             has_reference;
-} lockstep;
-
-static nb_status keep_reference(void *context, nb_sequence *s, size_t row, float *logits, nb_error *err)
-{
-    lockstep *l = context;
-    (void)s;
-    if (l->rows == 0) l->first = row;
-    NB_TRY(nb_grow(&l->kept, &l->capacity, (l->rows + 1) * (size_t)l->vocab, sizeof *l->kept, "reference logits", err));
-    memcpy(l->kept + l->rows++ * (size_t)l->vocab, logits, (size_t)l->vocab * sizeof *logits);
-    return NB_OK;
-}
+/* ---- one position ------------------------------------------------------------------------------------------------------ */
 
 /* ln sum exp and the first index of the largest; NaN when anything is not finite. */
 static double log_total(const float *x, int n, int *top)
@@ -45,39 +25,86 @@ static double log_total(const float *x, int n, int *top)
     return x[best] + log(sum);
 }
 
-static nb_status compare(void *context, nb_sequence *s, size_t row, float *logits, nb_error *err)
+size_t nb_divergence_first_visual(const nb_prompt *prompt)
 {
-    lockstep *l = context;
-    (void)s;
-    if (row + 1 >= l->prompt->count) return NB_OK; /* nothing follows the last token */
-    int            token = l->prompt->ids[row + 1], top, ref_top = 0;
-    double         total = log_total(logits, l->vocab, &top);
-    nb_token_score t = { .nll = (float)(total - logits[token]), .answer = l->prompt->answer[row + 1], .visual = l->prompt->media_count > 0 };
-    if (!isfinite(total))
-        return nb_fail(err, NB_ERR_INPUT, "the model's scores at token %zu are not finite: its weights or their scales are damaged", row);
-    if (l->has_reference) {
-        const float *ref = l->kept + (row - l->first) * (size_t)l->vocab;
-        double       ref_total = log_total(ref, l->vocab, &ref_top), kl = 0;
-        if (!isfinite(ref_total)) return nb_fail(err, NB_ERR_INPUT, "the reference's scores at token %zu are not finite", row);
-        for (int i = 0; i < l->vocab; i++) {
-            double p = ref[i] - ref_total;
-            kl += exp(p) * (p - (logits[i] - total));
+    size_t first = 0;
+    while (first < prompt->count && prompt->modality[first] == NB_TOKEN_TEXT) first++;
+    return first;
+}
+
+void nb_divergence_score(nb_token_score *out, const float *reference, const float *logits, int vocab, const nb_prompt *prompt, size_t row,
+                         size_t first_visual)
+{
+    if (row + 1 >= prompt->count) return;
+    int            token = prompt->ids[row + 1], top, ref_top = 0;
+    double         total = log_total(logits, vocab, &top);
+    nb_token_score t = { .nll = (float)(total - logits[token]), .answer = prompt->answer[row + 1], .visual = row >= first_visual,
+                         .pad = prompt->modality[row + 1] != NB_TOKEN_TEXT };
+    if (!isfinite(total)) t.nll = NAN;
+    if (reference) {
+        double ref_total = log_total(reference, vocab, &ref_top), kl = 0;
+        for (int i = 0; i < vocab; i++) {
+            double p = reference[i] - ref_total;
+            if (p > -INFINITY) kl += exp(p) * (p - (logits[i] - total)); /* 0 ln 0 is 0 */
         }
         int better = 0;
-        for (int i = 0; i < l->vocab; i++) better += logits[i] > logits[ref_top];
-        t.kl = (float)(kl > 0 ? kl : 0); /* rounding can leave -1e-17 */
-        t.ref_nll = (float)(ref_total - ref[token]);
+        for (int i = 0; i < vocab; i++) better += logits[i] > logits[ref_top];
+        t.kl = kl < 0 ? 0 : (float)kl; /* rounding can leave -1e-17; a NaN stays one */
+        t.ref_nll = isfinite(ref_total) ? (float)(ref_total - reference[token]) : NAN;
         t.same_top = top == ref_top;
         t.in_top5 = better < 5;
     }
-    NB_TRY(nb_grow(&l->d->tokens, &l->d->capacity, l->d->count + 1, sizeof *l->d->tokens, "token scores", err));
-    l->d->tokens[l->d->count++] = t;
+    *out = t;
+}
+
+nb_status nb_divergence_take(nb_divergence *d, const nb_token_score *score, bool has_reference, const nb_prompt *prompt, size_t row,
+                             nb_error *err)
+{
+    if (row + 1 >= prompt->count) return NB_OK;
+    if (!isfinite(score->nll) || (isfinite(score->ref_nll) && !isfinite(score->kl)))
+        return nb_fail(err, NB_ERR_INPUT, "the model's scores at token %zu are not finite: its weights or their scales are damaged", row);
+    if (has_reference && !isfinite(score->ref_nll)) return nb_fail(err, NB_ERR_INPUT, "the reference's scores at token %zu are not finite", row);
+    NB_TRY(nb_grow(&d->tokens, &d->capacity, d->count + 1, sizeof *d->tokens, "token scores", err));
+    d->tokens[d->count++] = *score;
     return NB_OK;
+}
+
+/* ---- one conversation -------------------------------------------------------------------------------------------------- */
+
+/* Logits of a step of the reference wait here until the model's step has made its own. */
+typedef struct {
+    nb_divergence   *d;
+    const nb_prompt *prompt;
+    int              vocab;
+    float           *kept;     /* [rows of a chunk, vocab] reference logits */
+    size_t           first, rows, capacity, first_visual;
+    bool             has_reference;
+} lockstep;
+
+static nb_status keep_reference(void *context, nb_sequence *s, size_t row, float *logits, nb_error *err)
+{
+    lockstep *l = context;
+    (void)s;
+    if (l->rows == 0) l->first = row;
+    NB_TRY(nb_grow(&l->kept, &l->capacity, (l->rows + 1) * (size_t)l->vocab, sizeof *l->kept, "reference logits", err));
+    memcpy(l->kept + l->rows++ * (size_t)l->vocab, logits, (size_t)l->vocab * sizeof *logits);
+    return NB_OK;
+}
+
+static nb_status compare(void *context, nb_sequence *s, size_t row, float *logits, nb_error *err)
+{
+    lockstep    *l = context;
+    const float *reference = l->has_reference ? l->kept + (row - l->first) * (size_t)l->vocab : NULL;
+    (void)s;
+    nb_token_score score = { 0 };
+    nb_divergence_score(&score, reference, logits, l->vocab, l->prompt, row, l->first_visual);
+    return nb_divergence_take(l->d, &score, reference != NULL, l->prompt, row, err);
 }
 
 nb_status nb_divergence_add(nb_divergence *d, nb_engine *reference, nb_engine *engine, const nb_prompt *prompt, nb_error *err)
 {
-    lockstep     l = { .d = d, .prompt = prompt, .vocab = nb_engine_model(engine)->config.vocab, .has_reference = reference != NULL };
+    lockstep     l = { .d = d, .prompt = prompt, .vocab = nb_engine_model(engine)->config.vocab, .has_reference = reference != NULL,
+                         .first_visual = nb_divergence_first_visual(prompt) };
     nb_sequence *base = NULL, *model = NULL;
     size_t       advanced = 1;
     nb_status    status = NB_OK;
@@ -130,7 +157,7 @@ nb_status nb_divergence_summarize(nb_divergence_summary *out, const nb_divergenc
     NB_TRY(nb_alloc(&kl, d->count, sizeof *kl, "token scores", err));
     for (size_t i = 0; i < d->count; i++) {
         const nb_token_score *t = &d->tokens[i];
-        if ((scope == NB_SCOPE_ANSWER && !t->answer) || (over == NB_OVER_TEXT && t->visual) || (over == NB_OVER_VISUAL && !t->visual)) continue;
+        if ((scope == NB_SCOPE_ANSWER && !t->answer) || (over != NB_OVER_BOTH && (t->pad || t->visual != (over == NB_OVER_VISUAL)))) continue;
         double delta = (double)t->nll - t->ref_nll;
         kl[n++] = t->kl;
         sum += t->kl;

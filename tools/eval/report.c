@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/cli/output.h"
-
 void nb_model_form(char out[32], const nb_config *c)
 {
     static const char *const methods[] = { "", "awq", "gptq", "ct" };
@@ -155,7 +153,7 @@ static nb_status write_table(nb_buf *out, const nb_eval_row *rows, size_t count,
 
 /* ---- for machines ------------------------------------------------------------------------------------------------------ */
 
-static nb_status emit_divergence(nb_emit *e, const char *key, const nb_divergence *d, bool has_reference, nb_error *err)
+nb_status nb_emit_divergence(nb_emit *e, const char *key, const nb_divergence *d, bool has_reference, nb_error *err)
 {
     static const char *const scopes[] = { "all", "answer" }, *const overs[] = { "both", "text", "visual" };
     nb_emit_open(e, key, '{');
@@ -213,8 +211,8 @@ static nb_status write_json(nb_buf *out, const nb_eval_row *rows, size_t count, 
         nb_emit_string(&e, "model", rows[i].model);
         nb_emit_string(&e, "form", rows[i].form);
         nb_emit_int(&e, "tensor_bytes", (int64_t)rows[i].tensor_bytes);
-        if (rows[i].chats.count) NB_TRY(emit_divergence(&e, "chats", &rows[i].chats, rows[i].has_reference, err));
-        if (rows[i].text.count) NB_TRY(emit_divergence(&e, "text", &rows[i].text, rows[i].has_reference, err));
+        if (rows[i].chats.count) NB_TRY(nb_emit_divergence(&e, "chats", &rows[i].chats, rows[i].has_reference, err));
+        if (rows[i].text.count) NB_TRY(nb_emit_divergence(&e, "text", &rows[i].text, rows[i].has_reference, err));
         if (rows[i].task_count) {
             nb_emit_open(&e, "tasks", '{');
             for (size_t t = 0; t < rows[i].task_count; t++) emit_task(&e, &rows[i].tasks[t]);

@@ -2,6 +2,7 @@
 #ifndef NB_EVAL_REPORT_H
 #define NB_EVAL_REPORT_H
 
+#include "tools/cli/output.h"
 #include "tools/cli/table.h"
 #include "tools/eval/divergence.h"
 #include "tools/eval/task.h"
@@ -32,6 +33,9 @@ typedef struct {
 /* json: the full report as one object; otherwise the tables in `format`. */
 nb_status nb_eval_report(nb_buf *out, const nb_eval_row *rows, size_t count, const nb_eval_settings *settings, nb_table_format format,
                          bool json, nb_error *err);
+
+/* An object of every part ("all", "all_text", ..., "answer_visual") under key. */
+nb_status nb_emit_divergence(nb_emit *e, const char *key, const nb_divergence *d, bool has_reference, nb_error *err);
 
 /* "bf16", "f16", "awq int4 g128 asym", ...: what a model's decoder is made of. */
 void nb_model_form(char out[32], const nb_config *config);

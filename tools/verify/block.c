@@ -197,9 +197,9 @@ bool nb_scheme_same(nb_scheme a, nb_scheme b)
     return a.quantized == b.quantized && a.bits == b.bits && a.group == b.group && a.sym == b.sym && a.desc_act == b.desc_act;
 }
 
-const nb_ct_group *nb_block_group(const nb_block *b, const char *name, bool *unknown)
+const nb_ct_group *nb_block_group(const nb_block *b, const char *name, bool linear, bool *unknown)
 {
-    for (int by_class = 0; by_class < 2; by_class++)
+    for (int by_class = 0; by_class < (linear ? 2 : 1); by_class++)
         for (int i = 0; i < b->group_count; i++)
             if (targeted(&b->groups[i], name, by_class, unknown)) return &b->groups[i];
     return NULL;
@@ -221,7 +221,7 @@ nb_scheme nb_block_scheme(const nb_block *b, const nb_module *m, bool *unknown)
         nb_module_name(spelling, m, (nb_naming)naming);
         for (int i = 0; i < b->group_count; i++)
             if (targeted(&b->groups[i], spelling, false, unknown)) return b->groups[i].scheme;
-        if (!by_class) by_class = nb_block_group(b, "", unknown);
+        if (!by_class && m->part != NB_PART_EMBED) by_class = nb_block_group(b, "", true, unknown);
     }
     return by_class ? by_class->scheme : none;
 }

@@ -10,6 +10,7 @@
 
 #include "runtime/io/file.h"
 #include "tools/verify/block.h"
+#include "tools/verify/pattern.h"
 
 enum { CONFIG_LIMIT = 16 << 20 };
 
@@ -129,13 +130,14 @@ static nb_status list_modules(nb_description *d, nb_error *err)
     int64_t k7[7] = {d->hidden, d->hidden, d->hidden, q, d->hidden, d->hidden, d->inner};
     int64_t n4[4] = {3 * v, v, d->v_inner, v}, k4[4] = {v, v, v, d->v_inner};
     NB_TRY(
-        nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 3), sizeof *d->modules, "the modules of a model", err));
+        nb_alloc(&d->modules, (size_t)(d->layers * 7 + d->v_depth * 4 + 4), sizeof *d->modules, "the modules of a model", err));
     for (int l = 0; l < d->layers; l++)
         for (int i = 0; i < 7; i++) add_module(d, NB_PART_DECODER, l, i, decoder[i].name, decoder[i].bias, n7[i], k7[i]);
     for (int l = 0; l < d->v_depth; l++)
         for (int i = 0; i < 4; i++) add_module(d, NB_PART_VISION, l, i, vision[i].name, true, n4[i], k4[i]);
     add_module(d, NB_PART_VISION, -1, 0, "visual.merger.mlp.0", true, wide, wide);
     add_module(d, NB_PART_VISION, -1, 1, "visual.merger.mlp.2", true, d->v_out, wide);
+    add_module(d, NB_PART_EMBED, -1, 0, "model.embed_tokens", false, d->vocab, d->hidden);
     add_module(d, NB_PART_HEAD, -1, 0, "lm_head", false, d->vocab, d->hidden);
     return NB_OK;
 }
@@ -221,8 +223,11 @@ static nb_status find_tensors(nb_description *d, nb_findings *findings, nb_error
         m->scheme = nb_block_scheme(&d->block, m, &unknown);
         NB_TRY(read_g_idx(m, err));
     }
+    const char *item;
+    for (int i = 0; (item = nb_list_item(d->block.skip, i)); i++)
+        unknown = unknown || (!strncmp(item, "re:", 3) && nb_pattern_match(item + 3, "") == NB_PATTERN_UNKNOWN);
     if (unknown)
-        nb_found(findings, NB_NOTE, NB_FOR_ALL, 0, "pattern", d->block.where,
+        nb_found(findings, NB_WARNING, NB_FOR_ALL, 0, "pattern", d->block.where,
                  "write the pattern without lookaround and back references",
                  "holds a regular expression that verify cannot judge; what it should match is taken as not matched");
     return NB_OK;

@@ -54,7 +54,6 @@ static void need_all(names *s)
     static const char *const norms[] = {"norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"};
     const nb_description    *d = s->r->d;
     char                     name[NB_MODULE];
-    need(s, "model.embed_tokens.weight", 2, (uint64_t[]){(uint64_t)d->vocab, (uint64_t)d->hidden});
     need_vector(s, "model.norm.weight", d->hidden);
     for (int i = 0; i < d->layers; i++) {
         snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", i);

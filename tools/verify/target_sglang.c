@@ -43,10 +43,13 @@ static void check_modules(const nb_rules *r)
                      "SGLang builds the tower of a Qwen2-VL in float");
             continue;
         }
+        if (m->part != NB_PART_DECODER && stored && b->kind == NB_BLOCK_CT)
+            nb_found(r->out, NB_ERROR, NB_FOR_SGLANG, 0, "vocabulary-quantized", m->name, "keep embedding and head in float",
+                     "SGLang builds embedding and head in float");
         if (m->part != NB_PART_DECODER) continue;
         if (b->kind == NB_BLOCK_AWQ) builds = !awq_listed(b, m);
         if (b->kind == NB_BLOCK_GPTQ) builds = nb_scheme_dynamic(b, m->name, b->base, &unknown).quantized;
-        if (b->kind == NB_BLOCK_CT) builds = !ct_listed(b, m->name) && nb_block_group(b, m->name, &unknown);
+        if (b->kind == NB_BLOCK_CT) builds = !ct_listed(b, m->name) && nb_block_group(b, m->name, true, &unknown);
         if (builds != stored)
             nb_found(r->out, NB_ERROR, NB_FOR_SGLANG, 0, "skip-list", m->name, "let the config say what the file holds",
                      builds ? "is float in the file, but SGLang builds it quantized"

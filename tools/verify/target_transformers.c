@@ -55,8 +55,8 @@ static bool builds_quantized(const nb_block *b, const nb_module *m, version v)
     bool unknown = false;
     char name[NB_MODULE];
     nb_module_name(name, m, v == RULE_OLD ? NB_NAMES_OLD : NB_NAMES_NEW);
-    if (b->kind == NB_BLOCK_AWQ) return m->part != NB_PART_HEAD && !skipped(b, m, v);
-    if (b->kind == NB_BLOCK_CT) return !skipped(b, m, v) && nb_block_group(b, name, &unknown);
+    if (b->kind == NB_BLOCK_AWQ) return m->part != NB_PART_HEAD && m->part != NB_PART_EMBED && !skipped(b, m, v);
+    if (b->kind == NB_BLOCK_CT) return !skipped(b, m, v) && nb_block_group(b, name, m->part != NB_PART_EMBED, &unknown);
     if (b->kind == NB_BLOCK_GPTQ)
         return m->part == NB_PART_DECODER
                    ? (!b->only || nb_block_names(b, name, false)) && nb_scheme_dynamic(b, name, b->base, &unknown).quantized

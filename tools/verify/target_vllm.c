@@ -8,7 +8,8 @@
  *     AWQ                  an entry skips a module when it is a substring of its name; an empty list is filled from the file
  *     GPTQ                 modules_in_block_to_quantize names what is quantized, by substring; without it what is float in the file
  *                          stays float; patterns of `dynamic` see fused names
- *     compressed-tensors   an entry is a whole name or "re:" and a pattern from its start
+ *     compressed-tensors   an entry is a whole name or "re:" and a pattern from its start; embedding and head are quantized (in the newest
+ *                          versions) when a target names them, as neither is a "Linear"
  *
  * A float module that vLLM builds quantized is the KeyError that users report, and so is the opposite. */
 #include <stdio.h>
@@ -73,11 +74,12 @@ static bool builds_quantized(const nb_description *d, const nb_module *m)
     char            name[NB_MODULE], fused[NB_MODULE];
     nb_module_name(name, m, NB_NAMES_VLLM);
     fused_name(fused, m);
-    if (m->part == NB_PART_HEAD) return b->kind != NB_BLOCK_CT && b->lm_head;
+    bool vocabulary = m->part == NB_PART_HEAD || m->part == NB_PART_EMBED;
+    if (vocabulary && b->kind != NB_BLOCK_CT) return m->part == NB_PART_HEAD && b->lm_head;
     if (b->kind == NB_BLOCK_AWQ) return b->skip && b->skip->child ? !listed(b, name) : stored;
     if (b->kind == NB_BLOCK_GPTQ && b->only && !nb_block_names(b, name, true)) return false;
     if (b->kind == NB_BLOCK_GPTQ) return (stored || b->only) && nb_scheme_dynamic(b, fused, b->base, &unknown).quantized;
-    if (b->kind == NB_BLOCK_CT) return !listed(b, name) && nb_block_group(b, name, &unknown);
+    if (b->kind == NB_BLOCK_CT) return !listed(b, name) && nb_block_group(b, name, !vocabulary, &unknown);
     return false;
 }
 
@@ -97,7 +99,7 @@ static void check_lists(const nb_rules *r)
     }
     if (d->block.kind == NB_BLOCK_AWQ && !(d->block.skip && d->block.skip->child))
         nb_found(r->out, NB_WARNING, NB_FOR_VLLM, 0, "skip-list", d->block.where, LIST,
-                 "modules_to_not_convert is empty: versions before late 2025 do not look into the file and quantize the vision "
+                 "modules_to_not_convert is empty: older versions do not look into the file and quantize the vision "
                  "tower");
 }
 
@@ -209,13 +211,16 @@ static void check_ct(const nb_rules *r)
         char             name[NB_MODULE];
         if (m->stored != NB_STORED_PACKED) continue;
         nb_module_name(name, m, NB_NAMES_VLLM);
-        const nb_ct_group *g = nb_block_group(b, name, &unknown);
+        const nb_ct_group *g = nb_block_group(b, name, m->part < NB_PART_EMBED, &unknown);
         bool               ordered = g && g->actorder && (!strcmp(g->actorder, "group") || !strcmp(g->actorder, "dynamic"));
         if (ordered != (m->tensor[NB_T_CT_G_IDX] != NULL))
             nb_found(r->out, NB_ERROR, NB_FOR_VLLM, 0, "ct-actorder", m->name, "let actorder and weight_g_idx agree",
                      ordered ? "has no weight_g_idx, which actorder '%s' needs"
                              : "has a weight_g_idx that actorder '%s' does not announce",
                      g && g->actorder ? g->actorder : "none");
+        if (m->part >= NB_PART_EMBED)
+            nb_found(r->out, NB_WARNING, NB_FOR_VLLM, 0, "vocabulary-quantized", m->name, "keep it in float for older versions",
+                     "is quantized, which only the newest versions read");
         if (!m->tensor[NB_T_SHAPE])
             nb_found(r->out, NB_WARNING, NB_FOR_VLLM, 0, "ct-shape", m->name, "write weight_shape", "has no weight_shape");
     }

@@ -88,7 +88,7 @@ typedef struct {
     int           group_count;
 } nb_block;
 
-typedef enum { NB_PART_DECODER, NB_PART_VISION, NB_PART_HEAD } nb_part_of;
+typedef enum { NB_PART_DECODER, NB_PART_VISION, NB_PART_EMBED, NB_PART_HEAD } nb_part_of;
 typedef enum { NB_STORED_NOT, NB_STORED_FLOAT, NB_STORED_WORDS /* qweight */, NB_STORED_PACKED /* weight_packed */ } nb_stored;
 typedef enum {
     NB_T_WEIGHT, NB_T_BIAS, NB_T_QWEIGHT, NB_T_QZEROS, NB_T_SCALES, NB_T_G_IDX, NB_T_PACKED, NB_T_SCALE, NB_T_SHAPE, NB_T_ZERO_POINT,
@@ -120,7 +120,7 @@ typedef struct {
     int64_t v_depth, v_dim, v_heads, v_inner, v_out, v_patch, v_merge, v_temporal, v_channels;
     bool    tied;
     char    dtype[16];               /* "float16"; "" when the config has none */
-    nb_module *modules;              /* decoder, vision, head */
+    nb_module *modules;              /* decoder, vision, embedding, head */
     size_t     module_count;
     bool       any_quantized;
     bool       names_old, names_new, names_other; /* spellings that occur: model.layers; model.language_model; language_model.model */
@@ -140,8 +140,8 @@ bool nb_scheme_stored(nb_scheme *out, const nb_module *m);
  * when a pattern cannot be judged. */
 nb_scheme nb_scheme_dynamic(const nb_block *b, const char *name, nb_scheme base, bool *unknown);
 bool      nb_scheme_same(nb_scheme a, nb_scheme b);
-/* The config group of compressed-tensors that takes a module of this name (a Linear); NULL: none. */
-const nb_ct_group *nb_block_group(const nb_block *b, const char *name, bool *unknown);
+/* The config group of compressed-tensors that takes a module of this name; linear: the target "Linear" takes it too.  NULL: none. */
+const nb_ct_group *nb_block_group(const nb_block *b, const char *name, bool linear, bool *unknown);
 /* The string items of a JSON array of strings (or of arrays of strings), one after the other; NULL at the end. */
 const char *nb_list_item(const cJSON *list, int i);
 
