@@ -105,12 +105,12 @@ static void parts_of_the_demo(void **state)
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
-    o.asym = true; /* two streams; what is lost on the way, of one site at a time */
+    o.asym = o.propagate_quantized = true; /* two streams; what is lost on the way, of one site at a time */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.hidden, 2 * p.hidden);
     assert_int_equal(q.statistics, inner * inner * 8 + 4 * inner * (inner + hidden));
     assert_true(q.batch > p.batch && q.layer > p.layer);
-    o.asym = false;
+    o.asym = o.propagate_quantized = false;
     OK(nb_plan_make(&p, &o, 2, &err), &err);
     o.data.seq_len = 100; /* the batch stays: 1024 rows */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
