@@ -153,7 +153,7 @@ static nb_status load_rows(const loading *l, const nb_data_source *sources, size
         size_t  source;
         bool    used = false;
         if (o->go_on && !o->go_on(o->context)) {
-            status = nb_fail(err, NB_ERR_STOPPED, "stopped after %zu conversations of the calibration data", l->s->count);
+            status = nb_fail(err, NB_ERR_STOPPED, "stopped after %zu conversations of the calibration data; nothing is lost but their embedding", l->s->count);
             break;
         }
         status = nb_mix_next(mix, &chat, where, &source, &end, err);

@@ -51,7 +51,8 @@ nb_status nb_layer_finish_stats(nb_layer_work *l, nb_site site, nb_error *err)
         return nb_fail(err, NB_ERR_INPUT, "%s: its inputs reach %f on the calibration data, so that it cannot be quantized; the weights "
                        "of layer %d, or of what comes before it, are damaged or too large", l->f.name[nb_site_first[site]],
                        (double)max, l->index + 1);
-    l->job->report->site_max[l->index * NB_SITES + site] = max;
+    float *most = &l->job->report->site_max[l->index * NB_SITES + site]; /* over all passes: a resumed job knows only this */
+    if (!(max <= *most)) *most = max;
     if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
     return NB_OK;
 }

@@ -155,7 +155,9 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     if (job->options.method == NB_METHOD_RTN) return NB_OK;
     job->options.data.go_on = job->options.go_on;
     job->options.data.context = job->context;
-    NB_TRY(nb_resume_load(job, err));
+    nb_status loaded = nb_resume_load(job, err);
+    if (loaded == NB_ERR_STOPPED) nb_error_within(err, "%s", job->options.out_dir);
+    NB_TRY(loaded);
     if (job->options.asym) NB_TRY(make_twin(job, err));
     r->samples = job->samples.count;
     r->tokens = job->samples.tokens;
