@@ -134,16 +134,19 @@ static void seeds_choose(void **state)
 
 typedef struct {
     size_t   rows[NB_SITES];
+    size_t   samples;     /* of the first site */
     uint64_t modality[3]; /* of the first site */
     double   sum;         /* of all inputs: depends on the order of tokens only through rounding */
 } watcher;
 
-static void watch(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void watch(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     watcher *w = context;
-    w->rows[site] += rows;
-    for (size_t r = 0; r < rows; r++) {
-        if (site == NB_SITE_QKV) w->modality[modality[r]]++;
+    size_t   n = rows->bounds[rows->count];
+    w->rows[site] += n;
+    if (site == NB_SITE_QKV) w->samples += rows->count;
+    for (size_t r = 0; r < n; r++) {
+        if (site == NB_SITE_QKV) w->modality[rows->modality[r]]++;
         for (int i = 0; i < k; i++) w->sum += fabs((double)x[r * ld + (size_t)i]);
     }
 }
@@ -165,6 +168,7 @@ static void company_changes_nothing(void **state)
     OK(nb_samples_layer(&all, model, &model->layers[0], &tap, false, &err), &err);
     NEAR(all.hidden[5][7], first, 0); /* a pass for statistics changes nothing */
     for (int site = 0; site < NB_SITES; site++) assert_int_equal(w.rows[site], all.tokens);
+    assert_int_equal(w.samples, all.count);
     for (int m = 0; m < 3; m++) assert_int_equal(w.modality[m], all.by_modality[m]);
     for (int l = 0; l < 2; l++) OK(nb_samples_layer(&all, model, &model->layers[l], NULL, true, &err), &err);
 
