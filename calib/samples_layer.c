@@ -115,9 +115,11 @@ static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, 
 
 static bool pair_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
 {
-    tap_batch *t = context;
+    tap_batch           *t = context;
+    const nb_sample_rows all = {.bounds = t->bounds, .count = t->count, .modality = t->modality};
+    (void)rows; /* all of the batch */
     if (site != t->pair->site_wanted) return true;
-    t->pair->site(t->pair->context, t->stream, site, x, ld, rows, k, t->state_d, t->modality);
+    t->pair->site(t->pair->context, t->stream, site, x, ld, k, t->state_d, &all);
     return false;
 }
 

@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { NB_GRAM_ROWS = 256, NB_GRAM_PIECES = 1 << 11 /* pieces that may be added between two carries, with room to spare */ };
+enum { NB_GRAM_ROWS = 256, NB_GRAM_PIECES = 1 << 10 /* after so many added pieces comes a carry; a call may add 2^11 more */ };
 
 #define NB_GRAM_LIMIT 0x1p45
 /* Adding 1.5 * 2^n leaves, in the last bits of a double, the integer that was added: steps of 2^(n - 52). */

@@ -46,11 +46,11 @@ static void sums_are_those_of_integers(void **state)
             }
             high[1] = nb_fixed_sum(high[1], high[2]), low[1] = nb_fixed_sum(low[1], low[2]);
             for (int way = 0; way < 2; way++) {
-                __int128 got = ((__int128)high[way] << NB_FIXED_LOW_BITS) + low[way];
+                __int128 got = (high[way] * ((__int128)1 << NB_FIXED_LOW_BITS)) + low[way];
                 assert_true(got == want);
                 nb_fixed_carry(&high[way], &low[way]);
                 assert_true(low[way] >= 0 && low[way] >> NB_FIXED_LOW_BITS == 0);
-                assert_true(((__int128)high[way] << NB_FIXED_LOW_BITS) + low[way] == want);
+                assert_true((high[way] * ((__int128)1 << NB_FIXED_LOW_BITS)) + low[way] == want);
                 long double value = (long double)want * 0x1p-56L;
                 NEAR(nb_fixed_value(high[way], low[way]), value, 0x1p-52 * fabsl(value));
             }
@@ -67,10 +67,10 @@ static void edges(void **state)
     for (size_t i = 0; i < NB_COUNT(exact); i++) {
         int64_t high = 0, low = 0;
         nb_fixed_add(&high, &low, exact[i]);
-        assert_true((((__int128)high << NB_FIXED_LOW_BITS) + low) == (__int128)rintl((long double)exact[i] * 0x1p56L));
+        assert_true((high * ((__int128)1 << NB_FIXED_LOW_BITS) + low) == (__int128)rintl((long double)exact[i] * 0x1p56L));
         for (int n = 1; n < NB_GRAM_PIECES; n++) nb_fixed_add(&high, &low, exact[i]); /* no word overflows between carries */
         __int128 want = (__int128)rintl((long double)exact[i] * 0x1p56L) * NB_GRAM_PIECES;
-        assert_true((((__int128)high << NB_FIXED_LOW_BITS) + low) == want);
+        assert_true((high * ((__int128)1 << NB_FIXED_LOW_BITS) + low) == want);
     }
 }
 
