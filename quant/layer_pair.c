@@ -73,9 +73,11 @@ static void subtract(float *a, const float *b, const float *scale, size_t column
     }
 }
 
-static void tap(void *context, int stream, nb_site site, const float *x, size_t ld, size_t rows, int k, const float *state,
-                const uint8_t *modality)
+static void tap(void *context, int stream, nb_site site, const float *x, size_t ld, int k, const float *state,
+                const nb_sample_rows *batch)
 {
+    size_t         rows = batch->bounds[batch->count];
+    const uint8_t *modality = batch->modality;
     pair          *p = context;
     nb_layer_work *l = p->l;
     const nb_ops  *ops = l->job->ops;
@@ -86,7 +88,7 @@ static void tap(void *context, int stream, nb_site site, const float *x, size_t 
     if (p->state) ops->download(ops, p->r[stream], state, rows * p->hidden * sizeof(float));
     (void)k;
     if (stream == 1) {
-        nb_stats_add(&l->stats[site], ops, x, ld, rows, modality, weights);
+        nb_stats_add(&l->stats[site], ops, x, ld, batch);
         p->rows = rows;
         subtract(p->x[0], p->x[1], l->scale[site], p->k, rows, modality, weights);
         if (p->state) subtract(p->r[0], p->r[1], NULL, p->hidden, rows, modality, weights);
@@ -144,7 +146,7 @@ static nb_status watch(pair *p, nb_error *err)
     double            start = nb_seconds();
     l->gram_s = 0;
     NB_TRY(allocate(p, err));
-    NB_TRY(nb_stats_init(&l->stats[p->site], (int)p->k, err));
+    NB_TRY(nb_stats_init(&l->stats[p->site], (int)p->k, job->options.modality_weights, err));
     NB_TRY(nb_layer_pack(&job->model->ops, &now, &job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
     const nb_layer *layers[2] = {&l->original, &now};
     nb_status       status = nb_samples_pair(set, layers, job->model, &watcher, err);
@@ -152,10 +154,11 @@ static nb_status watch(pair *p, nb_error *err)
     job->report->gram_s += l->gram_s;
     job->report->forward_s += nb_seconds() - start - l->gram_s;
     if (status) return status;
+    NB_TRY(nb_layer_finish_stats(l, p->site, err));
     double weight = l->stats[p->site].weight;
     for (size_t i = 0; i < p->k * p->k && weight > 0; i++) p->lost[i] /= (float)weight;
     for (size_t i = 0; p->state && i < p->hidden * p->k && weight > 0; i++) p->drift[i] /= (float)weight;
-    return nb_layer_finish_stats(l, p->site, err);
+    return NB_OK;
 }
 
 nb_status nb_layer_watch_pair(nb_layer_work *l, nb_site site, nb_error *err)

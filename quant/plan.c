@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calib/artifact_chunk.h"
 #include "quant/float_layer.h"
 #include "quant/form.h"
 #include "quant/outer.h"
@@ -18,7 +19,7 @@
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
-    THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
+    THREAD = 3 << 20,            /* stack in use and prepared activations of a thread */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
     TILE_ROWS = 64,              /* not less than those of gptq.c, awq_clip.c, range.c and refine.c */
@@ -125,6 +126,12 @@ static uint64_t gram_bytes(int k)
     return product(k, k, sizeof(double));
 }
 
+/* nb_stats_init: the exact sums, which become the Gram matrix, and the kernel's room. */
+static uint64_t statistics_bytes(int k)
+{
+    return gram_bytes(k) + nb_gram_work((size_t)k) * sizeof(float) + product(k, 1, 3 * sizeof(int64_t) + sizeof(float));
+}
+
 /* Work space of a solver for one matrix [n, k], its Gram matrix not counted. */
 static uint64_t solver_bytes(const nb_quantize_options *o, int n, int k, int threads)
 {
@@ -172,7 +179,7 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
         p->solver = larger(p->solver, solver_bytes(o, f->n[i], f->k[i], threads));
     }
     for (int site = 0; site < NB_SITES; site++) {
-        uint64_t gram = gram_bytes(f->k[nb_site_first[site]]);
+        uint64_t gram = statistics_bytes(f->k[nb_site_first[site]]);
         all += gram;
         largest = larger(largest, gram);
     }
@@ -239,7 +246,7 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
 static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_config *c, const nb_float_layer *f)
 {
     uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, all = 0;
-    for (int site = 0; site < NB_SITES; site++) all += gram_bytes(f->k[nb_site_first[site]]);
+    for (int site = 0; site < NB_SITES; site++) all += statistics_bytes(f->k[nb_site_first[site]]);
     p->statistics = larger(p->statistics, all);
     if (!p->packed) p->packed = p->layer;
     p->fixed = add(p->fixed, times(2 * NB_TARGET_SAMPLES * 4, times(longest, (uint64_t)c->hidden)));
@@ -261,6 +268,19 @@ static void add_judge(nb_plan *p, const nb_quantize_options *o, const nb_float_l
     uint64_t engine = add(times(ENGINE_ROWS, row_bytes(c)), times(add(longest, ANSWER), kv * (uint64_t)c->layers));
     uint64_t questions = times((uint64_t)o->judge_answers, pixel_bytes(longest, c));
     p->answers = add(add(both, times((uint64_t)c->layers + 1, packed)), add(add(engine, questions), picture_bytes(longest, c)));
+}
+
+/* Nothing is run; statistics are read chunk by chunk, and one site more where modalities are kept apart. */
+static void add_artifact(nb_plan *p, const nb_float_layer *f)
+{
+    uint64_t largest = 0, words = 0;
+    for (int site = 0; site < NB_SITES; site++) {
+        int k = f->k[nb_site_first[site]];
+        largest = larger(largest, statistics_bytes(k));
+        words = larger(words, nb_chunk_largest((size_t)k));
+    }
+    p->packed = 0;
+    p->statistics += largest + 3 * sizeof(uint64_t) * words;
 }
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
@@ -303,11 +323,42 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     if (options->target_bytes) out->output = options->target_bytes;
     add_layer(out, options, &shape, float_bytes, threads);
     nb_checkpoint_close(checkpoint);
-    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
-    add_judge(out, options, &shape, float_bytes, &config);
+    bool runs = (options->method != NB_METHOD_RTN && !options->artifact_count) || target;
+    if (runs) add_data(out, options, &config);
     if (target) add_pass(out, options, &config, &shape);
+    if (options->artifact_count) add_artifact(out, &shape);
+    add_judge(out, options, &shape, float_bytes, &config);
     out->ram_spool = larger(peak(out, 0), out->judge);
-    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
+    if (!runs || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
+    return NB_OK;
+}
+
+nb_status nb_plan_make_calibration(nb_plan *out, const nb_quantize_options *options, bool per_modality, int threads, nb_error *err)
+{
+    nb_quantize_options o = *options;
+    nb_artifact_info    info = {.per_modality = per_modality};
+    nb_config           config;
+    nb_float_layer      shape;
+    nb_buf              notes = {0};
+    size_t              largest = 0;
+    o.method = NB_METHOD_AWQ; /* which looks at the four sites of the float layer at once, as a calibration does */
+    o.grid = (nb_grid){.bits = 4, .group = 128};
+    NB_TRY(nb_plan_make(out, &o, threads, err));
+    NB_TRY(nb_config_open(&config, o.model_dir, &notes, err));
+    nb_buf_free(&notes);
+    nb_float_layer_shape(&shape, &config, 0);
+    info.layers = config.layers;
+    for (int i = 0; i < NB_SITES; i++) {
+        info.k[i] = shape.k[nb_site_first[i]];
+        size_t words = nb_chunk_largest((size_t)info.k[i]);
+        if (words > largest) largest = words;
+    }
+    out->statistics *= (uint64_t)nb_artifact_parts(&info);
+    out->solver = 0;
+    out->statistics += 4 * 8 * (uint64_t)largest; /* the words of a chunk, in planes, compressed; and zstd's own */
+    out->output = nb_artifact_bytes(&info);
+    out->ram_spool = peak(out, 0);
+    if (out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;
 }
 
