@@ -32,6 +32,7 @@ typedef struct {
     const nb_model           *model;
     const nb_samples_options *o;
     XXH64_state_t            *identity;
+    size_t                    found; /* samples of all shares */
 } loading;
 
 static void add_identity(XXH64_state_t *state, const nb_prompt *p, const nb_processor *processor, bool answers_only)
@@ -92,7 +93,7 @@ static void count_prompt(nb_samples *s, const nb_prompt *p, size_t source)
 }
 
 /* *used false: the row is left out. */
-static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, const nb_chat *chat, const char *where, bool *used,
+static nb_status take_row(loading *l, const nb_dataset *d, size_t from, const nb_chat *chat, const char *where, bool *used,
                           nb_error *err)
 {
     *used = false;
@@ -126,8 +127,14 @@ static nb_status take_row(const loading *l, const nb_dataset *d, size_t from, co
         }
     }
     *used = true;
+    if (l->found++ % (o->shares ? o->shares : 1) != o->share) { /* another rank has it */
+        nb_prompt_free(p);
+        return NB_OK;
+    }
     count_prompt(s, p, from);
+    XXH64_reset(l->identity, 0);
     add_identity(l->identity, p, &model->processor, s->answers_only);
+    s->hash += XXH64_digest(l->identity); /* a sum: samples count, their order does not */
     if (o->known) drop_media(p);
     if (s->spool) return embed_into_spool(p, s, model, err);
     return in_memory ? embed(&s->hidden[s->count - 1], p, s, model, err) : NB_OK;
@@ -144,7 +151,7 @@ static void count_bad(nb_samples *s, const nb_error *err)
     if (!s->bad++) snprintf(s->first_bad, sizeof s->first_bad, "%.255s", err->text);
 }
 
-static nb_status load_rows(const loading *l, const nb_data_source *sources, size_t count, nb_error *err)
+static nb_status load_rows(loading *l, const nb_data_source *sources, size_t count, nb_error *err)
 {
     const nb_samples_options *o = l->o;
     nb_mix_options how = {.dataset = o->dataset, .samples = (size_t)o->samples, .skip = (size_t)o->skip, .shuffle = o->shuffle,
@@ -160,7 +167,7 @@ static nb_status load_rows(const loading *l, const nb_data_source *sources, size
         size_t  source;
         bool    used = false;
         if (o->go_on && !o->go_on(o->context)) {
-            status = nb_fail(err, NB_ERR_STOPPED, "stopped after %zu conversations of the calibration data", l->s->count);
+            status = nb_fail(err, NB_ERR_STOPPED, "stopped after %zu conversations of the calibration data; nothing is lost but their embedding", l->s->count);
             break;
         }
         status = nb_mix_next(mix, &chat, where, &source, &end, err);
@@ -196,17 +203,15 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
     if (!count) return nb_fail(err, NB_ERR_ARGUMENT, "there are no data files to calibrate on");
     loading   l = {.s = out, .model = model, .o = options, .identity = XXH64_createState()};
     nb_status status = l.identity ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "out of memory for calibration data");
-    if (!status) XXH64_reset(l.identity, 0);
     if (!status && options->spool && !options->known) {
         status = nb_spool_new(&out->spool, options->spool, options->spool_level, options->spool_chunk, err);
         if (!status) status = nb_spool_start(out->spool, err);
     }
     if (!status) status = load_rows(&l, sources, count, err);
-    if (!status && !out->count)
+    if (!status && !l.found)
         status = nb_fail(err, NB_ERR_INPUT, "%s%s: no row is left to %s (%d skipped, %zu longer than %zu tokens)", sources[0].path,
                          count > 1 ? " and the other files" : "", options->held ? "judge on" : "calibrate on", options->skip, out->too_long,
                          options->seq_len);
-    if (!status) out->hash = XXH64_digest(l.identity);
     XXH64_freeState(l.identity);
     if (status) nb_samples_free(out);
     return status;

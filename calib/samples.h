@@ -5,6 +5,7 @@
 
 #include "calib/mix.h"
 #include "calib/spool.h"
+#include "calib/stats.h"
 #include "runtime/model/visual.h"
 
 /* A row and its prompt, media included; root is the folder of its relative pictures. */
@@ -29,6 +30,7 @@ typedef struct {
     void       *seen_context;
     nb_dtype    kv_type;    /* of the keys and values that a layer sees: NB_F32, or as an engine has them */
     bool        answers_only; /* only tokens of the assistant's answers, <|im_end|> included, count in the statistics; all are run */
+    size_t      share, shares; /* keep only samples share, share + shares ..; hash, count and tokens are of these.  0, 0: all */
     bool        embed;      /* every row as it comes, so that the pictures of one are in memory at a time */
     bool        known;      /* hidden states come from nb_samples_adopt: pictures are only identified */
     bool      (*go_on)(void *context); /* asked before every row; false: NB_ERR_STOPPED.  NULL: never */
@@ -65,7 +67,7 @@ typedef struct {
     char       first_bad[256]; /* what was wrong with the first of them */
     nb_source_count *by_source; /* [source_count], 1 for a path */
     size_t     source_count;
-    uint64_t   hash;        /* of ids, positions and pixels: the identity of the set */
+    uint64_t   hash;        /* of ids, positions and pixels: the identity of the set; the sum of its samples' */
     nb_visual_cache *pictures_seen; /* rows of pictures, while the set is being embedded */
     uint64_t   pictures, pictures_new; /* all, and those that the vision tower saw */
     double     waited_s;    /* spent waiting for the spool in passes */
@@ -93,10 +95,10 @@ nb_status nb_samples_adopt(nb_samples *s, const nb_model *model, nb_spool *from,
 /* The state of one sample now, into out [tokens, hidden]. */
 nb_status nb_samples_state(const nb_samples *s, size_t sample, size_t hidden, float *out, nb_error *err);
 
-/* Sees the inputs of a site for many tokens at once, in a fixed order; every token of the set exactly once a pass.
- * x [rows, k] with stride ld in backend memory; modality host [rows], NB_TOKEN_UNCOUNTED (stats.h) for one that does not count. */
+/* Sees the inputs of a site for the tokens of several whole samples at once, in a fixed order; every token of the set exactly once
+ * a pass.  x [rows, k] with stride ld in backend memory; a token that does not count is NB_TOKEN_UNCOUNTED (stats.h). */
 typedef struct {
-    void   (*site)(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality);
+    void   (*site)(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows);
     void    *context;
     int      sites;         /* a pass that keeps nothing may end after so many sites; 0: all four */
 } nb_sample_tap;
@@ -108,8 +110,8 @@ nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer 
 /* Sees the inputs of a site for the same tokens in two runs of a layer: first stream 0, then stream 1.  state: backend memory
  * [rows, hidden], what the outputs of o and down are added to. */
 typedef struct {
-    void   (*site)(void *context, int stream, nb_site site, const float *x, size_t ld, size_t rows, int k, const float *state,
-                   const uint8_t *modality);
+    void   (*site)(void *context, int stream, nb_site site, const float *x, size_t ld, int k, const float *state,
+                   const nb_sample_rows *rows);
     void    *context;
     nb_site  site_wanted;
 } nb_pair_tap;

@@ -1,9 +1,9 @@
 /* samples_layer.c - one decoder layer over the whole calibration set.
  *
  * There is one decoder function, nb_layer_forward, and this calls it as the engine does: samples are the spans of a step,
- * several to a call while they fit NB_SAMPLES_ROWS rows.  What a row gives does not depend on its company, so the batches change
- * nothing but the speed; the statistics sum in f32 inside a batch, so its size is fixed.  The KV pages are private, one layer
- * deep, f32 (or as the set says), and forgotten after each batch.
+ * several to a call while they fit NB_SAMPLES_ROWS rows.  What a row gives does not depend on its company, nor do the statistics
+ * depend on what is added first, so the batches change nothing but the speed.  The KV pages are private, one layer deep, f32 (or
+ * as the set says), and forgotten after each batch.
  */
 #include "calib/samples.h"
 #include "calib/stats.h"
@@ -22,6 +22,8 @@ typedef struct {
     const float         *state_d;  /* [rows, hidden] of the batch, as the layer changes it */
     bool                 keep;     /* the pass goes on to its end */
     uint8_t             *modality; /* [max rows] of the batch */
+    size_t              *bounds;   /* [max samples + 1] of the batch, in rows */
+    size_t               count;    /* samples of the batch */
     size_t               seen;     /* rows that came through the first site */
 } tap_batch;
 
@@ -83,6 +85,7 @@ static void pass_free(layer_pass *p, const nb_ops *ops)
     free(p->span);
     free(p->position);
     free(p->tap.modality);
+    free(p->tap.bounds);
 }
 
 /* With a spool: room for a batch on its way, and, but for a pair of sets that take turns, the lane. */
@@ -109,6 +112,7 @@ static nb_status pass_new(layer_pass *p, nb_samples *s, const nb_model *model, b
     p->set = s;
     p->hidden = (size_t)c->hidden;
     if (s->spool) NB_TRY(start_lane(p, keep, err));
+    NB_TRY(nb_alloc(&p->tap.bounds, p->spans + 1, sizeof *p->tap.bounds, "calibration rows", err));
     p->pool_d = model->ops.alloc(&model->ops, p->pages * 2 * half);
     p->x_d = model->ops.alloc(&model->ops, p->rows * (size_t)c->hidden * sizeof(float));
     if (!p->pool_d || !p->x_d)
@@ -119,17 +123,20 @@ static nb_status pass_new(layer_pass *p, nb_samples *s, const nb_model *model, b
 
 static bool forward_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
 {
-    tap_batch *t = context;
+    tap_batch           *t = context;
+    const nb_sample_rows all = {.bounds = t->bounds, .count = t->count, .modality = t->modality};
     if (site == NB_SITE_QKV) t->seen += rows;
-    t->tap->site(t->tap->context, site, x, ld, rows, k, t->modality);
+    t->tap->site(t->tap->context, site, x, ld, k, &all);
     return t->keep || t->tap->sites == 0 || (int)site + 1 < t->tap->sites;
 }
 
 static bool pair_tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k)
 {
-    tap_batch *t = context;
+    tap_batch           *t = context;
+    const nb_sample_rows all = {.bounds = t->bounds, .count = t->count, .modality = t->modality};
+    (void)rows; /* all of the batch */
     if (site != t->pair->site_wanted) return true;
-    t->pair->site(t->pair->context, t->stream, site, x, ld, rows, k, t->state_d, t->modality);
+    t->pair->site(t->pair->context, t->stream, site, x, ld, k, t->state_d, &all);
     return false;
 }
 
@@ -221,9 +228,11 @@ static nb_status run_batch(layer_pass *p, size_t first, size_t end, size_t rows,
         for (size_t t = 0; t < n; t++)
             p->tap.modality[at + t] = s->answers_only && !prompt->answer[t] ? NB_TOKEN_UNCOUNTED : prompt->modality[t];
         at += n;
+        p->tap.bounds[i - first + 1] = at;
         page += pages_of(n);
     }
     assert(at == rows);
+    p->tap.count = end - first;
     nb_rope_prepare(model, p->scratch, p->position, rows, rows);
     p->tap.keep = keep;
     p->tap.state_d = p->x_d;
@@ -236,6 +245,7 @@ static nb_status run_batch(layer_pass *p, size_t first, size_t end, size_t rows,
 nb_status nb_samples_layer(nb_samples *s, const nb_model *model, const nb_layer *layer, const nb_sample_tap *tap, bool keep,
                            nb_error *err)
 {
+    if (s->count == 0) return NB_OK; /* a share of nothing */
     assert(s->hidden || s->spool);
     layer_pass pass = {.tap = {.tap = tap}};
     nb_status  status = pass_new(&pass, s, model, keep, err);

@@ -18,6 +18,7 @@
 
 #include "kernels/base.h"
 #include "kernels/float.h"
+#include "kernels/gram_sums.h"
 #include "kernels/matrix.h"
 #include "kernels/threads.h"
 
@@ -90,11 +91,13 @@ struct nb_ops {
     void (*attend_full)(const nb_ops *, float *out_d, size_t ldo, const float *qkv_d, size_t ld, const size_t *bounds,
                         size_t segments, int heads, int d, float scale);
 
-    /* Statistics of the inputs of a linear layer.  H[k, k] += sum_r weight[r] x_r x_r'  (upper triangle, f64 sums in ref;
-     * blocks of f32 FMA folded into f64 elsewhere); sum_abs[k] += sum_r weight[r] |x_r|; max_abs[k] = max(max_abs, |x_r|).
-     * weight host f32 [rows] or NULL for all ones. */
-    void (*gram)(const nb_ops *, double *h, double *sum_abs, float *max_abs, const float *x_d, size_t ldx, size_t rows, int k,
-                 const float *weight);
+    /* Statistics of the inputs of a linear layer, added to *sums (host memory, see gram_sums.h for what is exact about it):
+     * h += sum_r w_r x_r x_r', sum_abs += sum_r w_r |x_r|, max_abs = max(max_abs, |x_r|).  Rows bounds[s] .. bounds[s+1]-1 are
+     * a sample, or what follows behind a multiple of NB_GRAM_ROWS of its rows; bounds are host memory, samples + 1, bounds[0] = 0.
+     * A piece is summed in f32 FMA, in double in ref.  weight host f32 [rows], 0 or more, or NULL for all ones; a row without
+     * weight counts for max_abs alone. */
+    void (*gram)(const nb_ops *, const nb_gram_sums *sums, const float *x_d, size_t ldx, int k, const size_t *bounds,
+                 size_t samples, const float *weight);
 
     void *state; /* the backend's own (stream, device, first error); the CPU levels have none: NULL */
 };

@@ -8,6 +8,7 @@
  * and then the outputs, from the quantised layer or from the float one, are the inputs of the next layer.  What runs here is
  * what the file holds: codes, 16-bit scales, norms and biases after rounding.
  */
+#include "calib/ranks.h"
 #include "quant/layer_work.h"
 
 #include <stdio.h>
@@ -86,12 +87,12 @@ static nb_status solve_layer(nb_layer_work *l, nb_error *err)
     bool last = l->index == l->job->model->config.layers - 1, by_sites = nb_layer_job_by_sites(l->job);
     bool sequential = by_sites || o->asym || o->method == NB_METHOD_AWQ_GPTQ;
     bool rtn = o->method == NB_METHOD_RTN;
-    bool keep_float = !rtn && !last && !o->propagate_quantized;
+    bool keep_float = !rtn && !last && !o->propagate_quantized && !l->job->artifact;
     l->keep_source = sequential && keep_float;
     start_float(l, l->now);
     if (o->asym) NB_TRY(nb_layer_pack(&l->job->model->ops, &l->original, &l->job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
     if (smooth || (!rtn && !sequential)) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float, err));
-    if (smooth) NB_TRY(nb_layer_smooth(l, err));
+    if (smooth && nb_ranks_mine() == 0) NB_TRY(nb_layer_smooth(l, err));
     NB_TRY(take_sites(l, err));
     for (int site = l->job->sites; site < NB_SITES; site++) {
         NB_TRY(nb_layer_step(l, (nb_site)site, err));
@@ -153,7 +154,8 @@ static nb_status replay_original(nb_layer_work *l, nb_error *err)
 nb_status nb_layer_job_replay(nb_job *job, int layer, nb_error *err)
 {
     nb_layer_work *l;
-    if (job->options.method == NB_METHOD_RTN || layer == job->model->config.layers - 1) return NB_OK; /* nobody needs its outputs */
+    if (job->options.method == NB_METHOD_RTN || job->artifact || layer == job->model->config.layers - 1)
+        return NB_OK; /* nobody needs its outputs */
     NB_TRY(nb_alloc(&l, 1, sizeof *l, "a layer", err));
     l->job = job;
     l->index = layer;

@@ -10,7 +10,7 @@
 #include "quant/pipeline.h"
 #include "quant/plain.h"
 #include "quant/writer.h"
-#include "runtime/io/adapter.h"
+#include "quant/float_model.h"
 
 typedef struct {
     const nb_ops       *ops;
@@ -18,9 +18,11 @@ typedef struct {
     nb_progress        *progress;
     void               *context;
     nb_quantize_report *report;
-    nb_adapters        *adapters; /* whose edits the model's checkpoint has; NULL: none */
-    nb_model           *model;
-    nb_samples          samples; /* empty for round to nearest */
+    nb_float_model      source;
+    nb_model           *model;   /* the source's */
+    nb_samples          samples; /* empty for round to nearest and with an artifact; a share of them where there are ranks */
+    size_t              tokens;  /* of all shares */
+    nb_artifact        *artifact; /* statistics that were taken before; NULL: none */
     nb_choice           choice;  /* of every matrix */
     nb_samples          original; /* asymmetric calibration: the same through the original layers */
     char               *original_spool; /* the folder of its states, or NULL */

@@ -73,9 +73,11 @@ static void subtract(float *a, const float *b, const float *scale, size_t column
     }
 }
 
-static void tap(void *context, int stream, nb_site site, const float *x, size_t ld, size_t rows, int k, const float *state,
-                const uint8_t *modality)
+static void tap(void *context, int stream, nb_site site, const float *x, size_t ld, int k, const float *state,
+                const nb_sample_rows *batch)
 {
+    size_t         rows = batch->bounds[batch->count];
+    const uint8_t *modality = batch->modality;
     pair          *p = context;
     nb_layer_work *l = p->l;
     const nb_ops  *ops = l->job->ops;
@@ -85,13 +87,13 @@ static void tap(void *context, int stream, nb_site site, const float *x, size_t 
     ops->download(ops, p->x[stream], x, rows * p->k * sizeof(float));
     if (p->state) ops->download(ops, p->r[stream], state, rows * p->hidden * sizeof(float));
     if (stream == 1) {
-        nb_stats_add(&l->stats[site], ops, x, ld, rows, modality, weights);
+        nb_stats_add(&l->stats[site], ops, x, ld, batch);
         p->rows = rows;
         subtract(p->x[0], p->x[1], l->scale[site], p->k, rows, modality, weights);
         if (p->state) subtract(p->r[0], p->r[1], NULL, p->hidden, rows, modality, weights);
         nb_parallel_blas(ops->pool, tiles_of(p->k) + (p->state ? tiles_of(p->hidden) : 0), add_tile, p);
     }
-    nb_job_spent(l->job, NB_PHASE_GRAM, start, stream == 1 ? (double)rows * k * k : 0);
+    nb_job_spent(l->job, NB_PHASE_GRAM, start, stream == 1 ? (double)rows * k * (3.0 * k + (p->state ? 2.0 * (double)p->hidden : 0)) : 0);
 }
 
 static nb_status allocate(pair *p, nb_error *err)
@@ -143,7 +145,7 @@ static nb_status watch(pair *p, nb_error *err)
     nb_pair_tap       watcher = {.site = tap, .context = p, .site_wanted = p->site};
     nb_moment         start = nb_moment_now();
     NB_TRY(allocate(p, err));
-    NB_TRY(nb_stats_init(&l->stats[p->site], (int)p->k, err));
+    NB_TRY(nb_stats_init(&l->stats[p->site], (int)p->k, job->options.modality_weights, err));
     NB_TRY(nb_layer_pack(&job->model->ops, &now, &job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
     nb_job_spent(job, NB_PHASE_PACK, start, 0);
     start = nb_moment_now();
@@ -155,10 +157,11 @@ static nb_status watch(pair *p, nb_error *err)
     phases[NB_PHASE_FORWARD].seconds -= phases[NB_PHASE_GRAM].seconds - gram.seconds; /* which was inside */
     phases[NB_PHASE_FORWARD].cpu -= phases[NB_PHASE_GRAM].cpu - gram.cpu;
     if (status) return status;
+    NB_TRY(nb_layer_finish_stats(l, p->site, err));
     double weight = l->stats[p->site].weight;
     for (size_t i = 0; i < p->k * p->k && weight > 0; i++) p->lost[i] /= (float)weight;
     for (size_t i = 0; p->state && i < p->hidden * p->k && weight > 0; i++) p->drift[i] /= (float)weight;
-    return nb_layer_finish_stats(l, p->site, err);
+    return NB_OK;
 }
 
 nb_status nb_layer_watch_pair(nb_layer_work *l, nb_site site, nb_error *err)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/ranks.h"
 #include "quant/layer_work.h"
 #include "quant/range.h"
 #include "quant/refine.h"
@@ -110,29 +111,63 @@ static nb_status solve_awq(nb_layer_work *l, int i, const double *h, nb_error *e
     return status;
 }
 
-static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
-{
-    nb_moment start = nb_moment_now();
-    NB_TRY(nb_float_layer_floats(&l->f, i, l->job->ops->pool, err));
-    nb_job_spent(l->job, NB_PHASE_READ, start, 0);
-    nb_status status;
-    if (l->keep[i]) {
-        status = nb_layer_keep(l, i, err);
-    } else if (l->job->options.method == NB_METHOD_GPTQ || l->job->options.method == NB_METHOD_AWQ_GPTQ) {
-        status = solve_gptq(l, i, h, err);
-    } else {
-        start = nb_moment_now();
-        status = l->job->options.method == NB_METHOD_AWQ ? solve_awq(l, i, h, err) : solve_rtn(l, i, err);
-        nb_job_spent(l->job, NB_PHASE_SOLVE, start, 0);
-    }
-    if (!status && !l->keep[i]) take_codes(l, i);
-    if (!status && !l->keep_source) nb_linear_free(&l->f.source[i]);
-    return status;
-}
-
 nb_status nb_layer_step(nb_layer_work *l, nb_site site, nb_error *err)
 {
     return nb_job_step(l->job, err, "layer %d of %d: %s", l->index + 1, l->job->model->config.layers, site_names[site]);
+}
+
+static nb_status solve_matrix(nb_layer_work *l, int i, double *h, nb_error *err)
+{
+    nb_method method = l->job->options.method;
+    nb_moment start = nb_moment_now();
+    if (method == NB_METHOD_GPTQ || method == NB_METHOD_AWQ_GPTQ) return solve_gptq(l, i, h, err);
+    nb_status status = method == NB_METHOD_AWQ ? solve_awq(l, i, h, err) : solve_rtn(l, i, err);
+    nb_job_spent(l->job, NB_PHASE_SOLVE, start, 0);
+    return status;
+}
+
+/* Every rank gets what AWQ made of a matrix that stays float, of the biases and of the norms on rank 0. */
+static nb_status share_floats(nb_layer_work *l, int i, nb_error *err)
+{
+    size_t hidden = (size_t)l->job->model->config.hidden, n = (size_t)l->f.n[i], k = (size_t)l->f.k[i];
+    if (l->kept[i]) NB_TRY(nb_ranks_share(l->kept[i], n * k * nb_dtype_size(l->kept_dtype[i]), err));
+    if (i <= NB_V) NB_TRY(nb_ranks_share(l->f.bias[i], n * sizeof *l->f.bias[i], err));
+    return i < 2 ? nb_ranks_share(l->f.norm[i], hidden * sizeof *l->f.norm[i], err) : NB_OK;
+}
+
+/* ... and the codes that it found. */
+static nb_status share_matrix(nb_layer_work *l, int i, nb_error *err)
+{
+    nb_codes *c = &l->codes[i];
+    int32_t   has_g_idx = c->g_idx != NULL;
+    if (nb_ranks_count() == 1) return NB_OK;
+    if (nb_ranks_mine()) NB_TRY(nb_codes_init(c, l->f.n[i], l->f.k[i], &l->grid[i], err));
+    size_t n = (size_t)c->n, k = (size_t)c->k, groups = (size_t)c->groups;
+    NB_TRY(nb_ranks_share(&has_g_idx, sizeof has_g_idx, err));
+    if (has_g_idx && !c->g_idx) NB_TRY(nb_alloc(&c->g_idx, k, sizeof *c->g_idx, "a group index", err));
+    NB_TRY(nb_ranks_share(c->codes, n * k, err));
+    NB_TRY(nb_ranks_share(c->scales, n * groups * sizeof *c->scales, err));
+    NB_TRY(nb_ranks_share(c->zeros, n * groups, err));
+    if (has_g_idx) NB_TRY(nb_ranks_share(c->g_idx, k * sizeof *c->g_idx, err));
+    return share_floats(l, i, err);
+}
+
+/* One matrix from float to what it will be; its source is given back unless the float layer is run again. */
+static nb_status solve_linear(nb_layer_work *l, int i, double *h, nb_error *err)
+{
+    nb_moment start = nb_moment_now();
+    if (l->keep[i] || !nb_ranks_mine()) NB_TRY(nb_float_layer_floats(&l->f, i, l->job->ops->pool, err));
+    nb_job_spent(l->job, NB_PHASE_READ, start, 0);
+    if (l->keep[i]) {
+        NB_TRY(nb_layer_keep(l, i, err));
+        NB_TRY(share_floats(l, i, err));
+    } else {
+        if (!nb_ranks_mine()) NB_TRY(solve_matrix(l, i, h, err));
+        NB_TRY(share_matrix(l, i, err));
+        take_codes(l, i);
+    }
+    if (!l->keep_source) nb_linear_free(&l->f.source[i]);
+    return NB_OK;
 }
 
 nb_status nb_layer_solve(nb_layer_work *l, nb_site site, nb_error *err)

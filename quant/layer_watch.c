@@ -1,15 +1,17 @@
-/* layer_watch.c - running a layer over all samples, with a tap at its four linear sites that feeds the statistics. */
+/* layer_watch.c - running a layer over all samples, with a tap at its four linear sites that feeds the statistics; or finding the
+ * statistics in an artifact. */
 #include <math.h>
 
+#include "calib/ranks.h"
 #include "quant/layer_work.h"
 
-static void tap(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void tap(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     nb_layer_work *l = context;
     if (!l->stats[site].k) return;
     nb_moment start = nb_moment_now();
-    nb_stats_add(&l->stats[site], l->job->ops, x, ld, rows, modality, l->job->options.modality_weights);
-    nb_job_spent(l->job, NB_PHASE_GRAM, start, (double)rows * k * k);
+    nb_stats_add(&l->stats[site], l->job->ops, x, ld, rows);
+    nb_job_spent(l->job, NB_PHASE_GRAM, start, (double)rows->bounds[rows->count] * k * k);
 }
 
 /* What the matrices before the last of the first `sites` sites compute for all samples, or all of them, and attention if it is
@@ -50,32 +52,67 @@ nb_status nb_layer_run(nb_layer_work *l, const nb_linear linears[NB_LINEARS], in
     return status;
 }
 
+/* The sums of a site out of the artifact; of modalities that are kept apart, with the weights of now. */
+static nb_status recall_site(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    const nb_artifact      *a = l->job->artifact;
+    const nb_artifact_info *info = nb_artifact_about(a);
+    nb_stats               *s = &l->stats[site], part;
+    nb_pool                *pool = l->job->ops->pool;
+    if (!info->per_modality) return nb_artifact_add(a, s, l->index, site, 0, pool, err);
+    NB_TRY(nb_stats_init(&part, s->k, info->weights, err));
+    nb_status status = NB_OK;
+    for (int m = 0; m < NB_MODALITIES && !status; m++) {
+        nb_stats_reset(&part, info->weights);
+        status = nb_artifact_add(a, &part, l->index, site, m, pool, err);
+        if (!status) nb_stats_merge_weighted(s, &part, (double)s->weights[m], pool);
+    }
+    nb_stats_free(&part);
+    return status;
+}
+
+/* One site of all samples of all ranks: complete, finished where it is wanted. */
+static nb_status finish_site(nb_layer_work *l, nb_site site, nb_error *err)
+{
+    nb_job   *job = l->job;
+    nb_stats *s = &l->stats[site];
+    NB_TRY(nb_ranks_merge(s, job->ops->pool, err));
+    if (nb_ranks_mine()) return NB_OK;
+    uint64_t seen = s->tokens[0] + s->tokens[1] + s->tokens[2] + s->tokens[NB_TOKEN_UNCOUNTED];
+    if (seen != job->tokens && job->artifact)
+        return nb_fail(err, NB_ERR_INPUT, "the artifact has sums of %llu tokens here, and artifact.json counts %zu; calibrate again",
+                       (unsigned long long)seen, job->tokens);
+    if (seen != job->tokens)
+        return nb_fail(err, NB_ERR_DIFFERENT, "saw %llu tokens of %zu; this is a bug in nibble", (unsigned long long)seen, job->tokens);
+    float max = nb_stats_max(s);
+    if (!isfinite(max))
+        return nb_fail(err, NB_ERR_INPUT, "its inputs reach %f on the calibration data, so that it cannot be quantized; the weights of "
+                       "layer %d, or of what comes before it, are damaged or too large", (double)max, l->index + 1);
+    NB_TRY(nb_stats_finish(s, job->ops->pool, err));
+    float *most = &job->report->site_max[l->index * NB_SITES + (int)site]; /* over all passes: a resumed job knows only this */
+    if (!(max <= *most)) *most = max;
+    if (!(max <= job->report->max_input)) job->report->max_input = max;
+    return NB_OK;
+}
+
 nb_status nb_layer_finish_stats(nb_layer_work *l, nb_site site, nb_error *err)
 {
-    nb_stats *st = &l->stats[site];
-    size_t    tokens = l->job->samples.tokens;
-    uint64_t  seen = st->tokens[0] + st->tokens[1] + st->tokens[2] + st->tokens[NB_TOKEN_UNCOUNTED];
-    if (seen != tokens)
-        return nb_fail(err, NB_ERR_DIFFERENT, "%s: saw %llu tokens of %zu; this is a bug in nibble",
-                       l->f.name[nb_site_first[site]], (unsigned long long)seen, tokens);
-    nb_stats_finish(st);
-    float max = nb_stats_max(st);
-    if (!isfinite(max))
-        return nb_fail(err, NB_ERR_INPUT, "%s: its inputs reach %f on the calibration data, so that it cannot be quantized; the weights "
-                       "of layer %d, or of what comes before it, are damaged or too large", l->f.name[nb_site_first[site]],
-                       (double)max, l->index + 1);
-    l->job->report->site_max[l->index * NB_SITES + site] = max;
-    if (!(max <= l->job->report->max_input)) l->job->report->max_input = max;
-    return NB_OK;
+    nb_status status = finish_site(l, site, err);
+    if (status) nb_error_within(err, "%s", l->f.name[nb_site_first[site]]);
+    return status;
 }
 
 nb_status nb_layer_watch(nb_layer_work *l, nb_site first, nb_site last, bool keep, nb_error *err)
 {
+    nb_job *job = l->job;
     for (int site = (int)first; site <= (int)last; site++)
-        NB_TRY(nb_stats_init(&l->stats[site], l->f.k[nb_site_first[site]], err));
-    NB_TRY(nb_layer_run(l, l->now, (int)last + 1, keep, err));
+        NB_TRY(nb_stats_init(&l->stats[site], l->f.k[nb_site_first[site]], job->options.modality_weights, err));
+    if (!job->artifact) NB_TRY(nb_layer_run(l, l->now, (int)last + 1, keep, err));
     nb_moment start = nb_moment_now();
-    for (int site = (int)first; site <= (int)last; site++) NB_TRY(nb_layer_finish_stats(l, (nb_site)site, err));
-    nb_job_spent(l->job, NB_PHASE_GRAM, start, 0);
+    for (int site = (int)first; site <= (int)last; site++) {
+        if (job->artifact) NB_TRY(recall_site(l, (nb_site)site, err));
+        NB_TRY(nb_layer_finish_stats(l, (nb_site)site, err));
+    }
+    nb_job_spent(job, NB_PHASE_GRAM, start, 0);
     return NB_OK;
 }

@@ -71,6 +71,7 @@ static nb_status write_linear(nb_layer_work *l, int i, nb_error *err)
 nb_status nb_layer_write_norms(nb_layer_work *l, nb_error *err)
 {
     nb_moment start = nb_moment_now();
+    if (!l->job->writer) return NB_OK; /* another rank writes */
     for (int i = 0; i < 2; i++)
         NB_TRY(write_vector(l->job, l->f.norm_name[i], "", l->f.norm[i], l->job->model->config.hidden, l->f.norm_dtype[i], err));
     nb_job_spent(l->job, NB_PHASE_WRITE, start, 0);
@@ -80,6 +81,7 @@ nb_status nb_layer_write_norms(nb_layer_work *l, nb_error *err)
 nb_status nb_layer_write_site(nb_layer_work *l, nb_site site, nb_error *err)
 {
     nb_moment start = nb_moment_now();
+    if (!l->job->writer) return NB_OK; /* another rank writes */
     for (int i = nb_site_first[site]; i < nb_site_first[site] + nb_site_count[site]; i++) {
         NB_TRY(write_linear(l, i, err));
         if (i <= NB_V) NB_TRY(write_vector(l->job, l->f.name[i], ".bias", l->f.bias[i], l->f.n[i], l->f.bias_dtype[i], err));

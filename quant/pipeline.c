@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "calib/ranks.h"
 #include "quant/config_out.h"
 #include "quant/outer.h"
 #include "quant/places.h"
@@ -70,22 +71,6 @@ void nb_job_spent(nb_job *job, nb_phase phase, nb_moment start, double flop)
 
 /* ---- the stages -------------------------------------------------------------------------------------------------------- */
 
-/* From here on the checkpoint reads as if it had been merged. */
-static nb_status merge_adapters(nb_job *job, nb_checkpoint *checkpoint, nb_error *err)
-{
-    const nb_quantize_options *o = &job->options;
-    nb_config                  config;
-    nb_buf                     again = {0}; /* notes that opening the model makes too */
-    if (o->lora_count == 0) return NB_OK;
-    nb_status status = nb_config_open(&config, o->model_dir, &again, err);
-    nb_buf_free(&again);
-    if (!status) status = nb_adapters_new(&job->adapters, checkpoint, config.tied, err);
-    for (size_t i = 0; i < o->lora_count && !status; i++)
-        status = nb_adapters_add(job->adapters, o->loras[i].directory, o->loras[i].scale, &job->report->adapters,
-                                 &job->report->notes, err);
-    return status ? status : nb_buf_status(&job->report->adapters, "the report", err);
-}
-
 /* Linears that stay float are written in the type of the other float tensors. */
 static nb_status look_at_kept(nb_job *job, nb_error *err)
 {
@@ -106,21 +91,12 @@ static nb_status look_at_kept(nb_job *job, nb_error *err)
 
 static nb_status open_source(nb_job *job, nb_error *err)
 {
-    nb_checkpoint *checkpoint;
-    NB_TRY(nb_checkpoint_open(&checkpoint, job->options.model_dir, err));
-    nb_status status = merge_adapters(job, checkpoint, err);
-    if (status) {
-        nb_checkpoint_close(checkpoint);
-        return status;
-    }
-    NB_TRY(nb_model_open_checkpoint(&job->model, checkpoint, job->ops, NB_OPEN_NO_LAYERS | (job->options.target_kl > 0 ? 0 : NB_OPEN_NO_HEAD), err));
+    const nb_quantize_options *o = &job->options;
+    NB_TRY(nb_float_model_open(&job->source, job->ops, o->model_dir, o->loras, o->lora_count, &job->report->adapters, &job->report->notes, err));
+    job->model = job->source.model;
+    if (o->target_kl > 0) NB_TRY(nb_model_reload_embedding(job->model, err)); /* the head, too */
     const nb_config *c = &job->model->config;
-    if (c->quant.method != NB_QUANT_NONE)
-        return nb_fail(err, NB_ERR_INPUT, "%s: is already quantized (%s, %d bits); give the float checkpoint it was made from",
-                       job->options.model_dir, c->quant.method == NB_QUANT_AWQ ? "awq" : c->quant.method == NB_QUANT_GPTQ ? "gptq"
-                       : "compressed-tensors", c->quant.bits);
     job->total = (size_t)c->layers * NB_SITES + 2;
-    nb_buf_add(&job->report->notes, job->model->notes.data, job->model->notes.size);
     NB_TRY(nb_quantize_choose(&job->choice, &job->options, c, &job->report->notes, err));
     NB_TRY(nb_resume_check_model(job, err));
     NB_TRY(nb_plain_scan_with(&job->plain, job->model->checkpoint, c, nb_resume_look, job, err));
@@ -168,6 +144,41 @@ static nb_status make_twin(nb_job *job, nb_error *err)
     return nb_samples_twin(&job->original, &job->samples, job->model, job->original_spool, o->spool_level, err);
 }
 
+/* Statistics in the place of data: of this model, and with the weights that are asked for. */
+static nb_status open_artifact(nb_job *job, nb_error *err)
+{
+    nb_quantize_options    *o = &job->options;
+    nb_quantize_report     *r = job->report;
+    nb_float_layer          shape;
+    uint64_t                model;
+    NB_TRY(nb_artifact_open(&job->artifact, o->artifacts, o->artifact_count, err));
+    const nb_artifact_info *info = nb_artifact_about(job->artifact);
+    NB_TRY(nb_artifact_model(&model, job->model->checkpoint, err));
+    nb_float_layer_shape(&shape, &job->model->config, 0);
+    bool same = model == info->model && info->layers == job->model->config.layers;
+    for (int i = 0; i < NB_SITES; i++) same = same && info->k[i] == shape.k[nb_site_first[i]];
+    if (!same)
+        return nb_fail(err, NB_ERR_INPUT, "%s: is of another model than %s, adapters included: fingerprint %016llx, not %016llx",
+                       o->artifacts[0], o->model_dir, (unsigned long long)info->model, (unsigned long long)model);
+    for (int i = 0; i < NB_MODALITIES; i++) {
+        if (!info->per_modality && info->weights[i] != o->modality_weights[i])
+            return nb_fail(err, NB_ERR_ARGUMENT, "%s: was made with modality weights %g:%g:%g, not %g:%g:%g; one made with --per-modality "
+                           "takes any", o->artifacts[0], (double)info->weights[0], (double)info->weights[1], (double)info->weights[2],
+                           (double)o->modality_weights[0], (double)o->modality_weights[1], (double)o->modality_weights[2]);
+        r->tokens_by_modality[i] = info->tokens[i];
+        r->counted += info->tokens[i];
+    }
+    r->tokens = (size_t)(r->counted + info->tokens[NB_TOKEN_UNCOUNTED]);
+    r->samples = (size_t)info->samples;
+    r->artifact = true;
+    job->tokens = r->tokens;
+    job->samples.hash = info->data; /* the identity of the job's data */
+    if (o->method == NB_METHOD_GPTQ)
+        nb_buf_str(&r->notes, "statistics from an artifact: GPTQ saw the inputs of the float model, not those of the quantized layers "
+                   "before; --data instead of --artifact corrects for these\n");
+    return nb_resume_check_data(job, err);
+}
+
 static nb_status load_samples(nb_job *job, nb_error *err)
 {
     nb_quantize_report *r = job->report;
@@ -177,12 +188,25 @@ static nb_status load_samples(nb_job *job, nb_error *err)
         nb_model_drop_embedding(job->model);
         return NB_OK;
     }
+    memcpy(r->modality_weights, job->options.modality_weights, sizeof r->modality_weights);
+    if (job->options.artifact_count) {
+        nb_model_drop_embedding(job->model);
+        return open_artifact(job, err);
+    }
     job->options.data.go_on = job->options.go_on;
     job->options.data.context = job->context;
-    NB_TRY(nb_resume_load(job, err));
+    job->options.data.share = (size_t)nb_ranks_mine();
+    job->options.data.shares = (size_t)nb_ranks_count();
+    nb_status loaded = nb_resume_load(job, err);
+    if (loaded == NB_ERR_STOPPED) nb_error_within(err, "%s", job->options.out_dir);
+    NB_TRY(loaded);
     if (job->options.asym) NB_TRY(make_twin(job, err));
-    r->samples = job->samples.count;
-    r->tokens = job->samples.tokens;
+    uint64_t counts[3 + 2 * NB_MODALITIES] = {job->samples.hash, job->samples.count, job->samples.tokens};
+    memcpy(counts + 3, job->samples.by_modality, sizeof job->samples.by_modality);
+    memcpy(counts + 3 + NB_MODALITIES, job->samples.counted, sizeof job->samples.counted);
+    NB_TRY(nb_ranks_sum_for_all(counts, NB_COUNT(counts), err));
+    r->samples = (size_t)counts[1];
+    r->tokens = job->tokens = (size_t)counts[2];
     r->too_long = job->samples.too_long;
     r->pictures = job->samples.pictures;
     r->pictures_new = job->samples.pictures_new;
@@ -192,9 +216,9 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     job->samples.by_source = NULL;
     note_builtin(r, &job->options.data);
     for (int i = 0; i < 3; i++) {
-        r->tokens_by_modality[i] = job->samples.by_modality[i];
-        r->counted += job->samples.counted[i];
-        weight += (double)job->options.modality_weights[i] * (double)job->samples.counted[i];
+        r->tokens_by_modality[i] = counts[3 + i];
+        r->counted += counts[3 + NB_MODALITIES + i];
+        weight += (double)job->options.modality_weights[i] * (double)counts[3 + NB_MODALITIES + i];
     }
     if (!r->counted)
         return nb_fail(err, NB_ERR_INPUT, "%s: has no answers of the assistant, and only they are to count: use chats with answers, or "
@@ -270,20 +294,25 @@ static nb_status run(nb_job *job, nb_error *err)
     const nb_quantize_options *o = &job->options;
     NB_TRY(nb_quantize_resolve(&job->options, &job->report->notes, err));
     NB_TRY(nb_places_check(o->model_dir, o->out_dir, err));
-    NB_TRY(nb_resume_open(job, err));
+    if (nb_ranks_count() > 1 && nb_target_wanted(o))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "what bits cost for a target is measured by one process: leave out mpirun, or the target");
+    if (nb_ranks_count() > 1 && (o->asym || o->method == NB_METHOD_AWQ_GPTQ))
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "asymmetric calibration and awq+gptq are made by one process: leave out mpirun, or them");
+    bool writes = nb_ranks_mine() == 0; /* one rank writes, and what ranks do is not journalled */
+    if (nb_ranks_count() == 1) NB_TRY(nb_resume_open(job, err));
     bool resumes = job->journal && (nb_journal_layers(job->journal) || nb_journal_sites(job->journal));
-    NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
+    if (writes) NB_TRY((resumes ? nb_writer_resume : nb_writer_new)(&job->writer, o->out_dir, o->shard_size, o->force, err));
     NB_TRY(open_source(job, err));
     NB_TRY(nb_target_settle(job, err));
     NB_TRY(look_at_kept(job, err));
     NB_TRY(nb_resume_check_choice(job, err));
-    NB_TRY(plan_output(job, err));
+    if (writes) NB_TRY(plan_output(job, err));
     NB_TRY(nb_resume_find(job, err));
     NB_TRY(nb_job_step(job, err, o->method == NB_METHOD_RTN ? "the layers" : "the calibration data"));
     NB_TRY(load_samples(job, err));
     NB_TRY(run_layers(job, err));
     NB_TRY(nb_job_step(job, err, "the other tensors and files"));
-    return write_rest(job, err);
+    return writes ? write_rest(job, err) : NB_OK;
 }
 
 nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_progress *progress, void *context,
@@ -303,9 +332,9 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     if (job.original_spool) rmdir(job.original_spool); /* a run that was killed had made it */
     free(job.original_spool);
     nb_resume_close(&job, keep);
+    nb_artifact_close(job.artifact);
     nb_choice_free(&job.choice);
-    nb_model_close(job.model);
-    nb_adapters_free(job.adapters);
+    nb_float_model_close(&job.source);
     report->seconds = nb_seconds() - start;
     if (status) nb_quantize_report_free(report);
     return status;

@@ -2,7 +2,7 @@
 #ifndef NB_PIPELINE_H
 #define NB_PIPELINE_H
 
-#include "calib/samples.h"
+#include "calib/artifact.h"
 #include "quant/awq.h"
 #include "quant/choice.h"
 #include "quant/gptq.h"
@@ -52,7 +52,9 @@ typedef struct {
     nb_range    range;               /* how the range of a group is found */
     int         sweeps;              /* of coordinate descent after rounding; scales are re-fitted on the way */
     float       modality_weights[3];
-    nb_samples_options data;         /* neither path nor sources: only RTN */
+    nb_samples_options data;         /* neither path nor sources: only RTN, or an artifact */
+    const char *const *artifacts;    /* [artifact_count] folders with the statistics of the float model, which are added up: nothing is */
+    size_t      artifact_count;      /* run then, and GPTQ sees the inputs that the float model would have had */
     uint64_t    shard_size;
     bool        force;
     bool        job;                 /* keep a journal: an interrupted run goes on when it is repeated */
@@ -102,9 +104,11 @@ typedef struct nb_quantize_report {
     size_t   count;
     float   *site_max;              /* [layers, NB_SITES] largest |x| that calibration saw; zeros for round to nearest */
     size_t   samples, tokens, too_long;
+    bool     artifact;              /* statistics were there already */
     nb_source_count *sources;       /* [source_count] what each data file gave */
     size_t   source_count;
     uint64_t tokens_by_modality[3];
+    float    modality_weights[3];
     uint64_t counted;               /* tokens that count in the statistics */
     double   seconds;
     nb_phase_time phases[NB_PHASES];

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calib/artifact_chunk.h"
 #include "quant/float_layer.h"
 #include "quant/form.h"
 #include "quant/linalg.h"
@@ -19,7 +20,7 @@
 
 enum {
     FIXED = 160 << 20,           /* measured: 100 MB for the published tokenizer and its tables, and the pages that free() keeps */
-    THREAD = 2 << 20,            /* stack in use and prepared activations of a thread */
+    THREAD = 3 << 20,            /* stack in use and prepared activations of a thread */
     GPU_FIXED = 512 << 20,       /* the driver's context and the libraries' work space */
     HUGE_PAGE = 2 << 20,         /* large packed matrices and large blocks are rounded up to it */
     VISION_ROWS = 1024,          /* of the wide inner layer at a time */
@@ -129,6 +130,12 @@ static uint64_t gram_bytes(int k)
     return product(k, k, sizeof(double));
 }
 
+/* nb_stats_init: the exact sums, which become the Gram matrix, and the kernel's room. */
+static uint64_t statistics_bytes(int k)
+{
+    return gram_bytes(k) + nb_gram_work((size_t)k) * sizeof(float) + product(k, 1, 3 * sizeof(int64_t) + sizeof(float));
+}
+
 /* What one matrix takes, in its forms. */
 typedef struct {
     uint64_t source, floats, codes; /* as read; in f32; codes with scales and zeros */
@@ -204,10 +211,10 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
         matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes, mixed);
         source += m.source;
         floats += smooth ? m.floats : 0; /* all at once, for their scales */
-        all_packed += m.packed_float;
+        all_packed += o->artifact_count ? 0 : m.packed_float; /* nothing is run */
         largest = larger(largest, m.floats);
     }
-    for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
+    for (int site = 0; site < NB_SITES; site++) grams += statistics_bytes(f->k[nb_site_first[site]]);
     p->layer = source + (smooth ? floats : largest) + (o->asym ? all_packed : 0); /* the original layer runs beside */
     if (o->asym) source += all_packed;
     p->statistics = rtn ? 0 : grams;
@@ -217,12 +224,12 @@ static void add_layer(nb_plan *p, const nb_quantize_options *o, const nb_float_l
             stage(&p->work, source + floats + grams + product(f->n[i], f->k[i], 6) + solver_bytes(o, f->n[i], f->k[i], threads));
     for (int site = 0; site < NB_SITES; site++) {
         int      first = nb_site_first[site], k = f->k[first];
-        uint64_t gram = gram_bytes(k), here = rtn ? 0 : sequential ? gram : grams;
+        uint64_t gram = statistics_bytes(k), here = rtn ? 0 : sequential ? gram : grams;
         if (sequential && !smooth) p->statistics = site ? larger(p->statistics, gram) : gram;
         if (o->asym) here += 4 * (uint64_t)k * ((uint64_t)k + hidden); /* what inputs and states have lost (layer_pair.c) */
         if (sequential) stage(&p->work, source + floats + codes + here + add(packed, p->batch));
         if (o->asym) { /* a factor and tiles while that is mended (mend.c) */
-            uint64_t mend = gram + (uint64_t)threads * TILE_ROWS * (uint64_t)k * 16 + factor_bytes(o, k, threads);
+            uint64_t mend = gram_bytes(k) + (uint64_t)threads * TILE_ROWS * (uint64_t)k * 16 + factor_bytes(o, k, threads);
             for (int i = first; i < first + nb_site_count[site]; i++) mend += smooth ? 0 : product(f->n[i], k, sizeof(float));
             p->solver = larger(p->solver, mend);
             stage(&p->work, source + floats + codes + here + mend);
@@ -304,7 +311,7 @@ static void add_data(nb_plan *p, const nb_quantize_options *o, const nb_config *
 static void add_pass(nb_plan *p, const nb_quantize_options *o, const nb_float_layer *f, uint64_t float_bytes, const nb_config *c)
 {
     uint64_t longest = o->data.seq_len ? o->data.seq_len : (uint64_t)c->max_positions, grams = 0, source = 0, packed = 0, solver = 0, codes = 0;
-    for (int site = 0; site < NB_SITES; site++) grams += gram_bytes(f->k[nb_site_first[site]]);
+    for (int site = 0; site < NB_SITES; site++) grams += statistics_bytes(f->k[nb_site_first[site]]);
     for (int i = 0; i < NB_LINEARS; i++) {
         matrix m = matrix_of(o, f->n[i], f->k[i], float_bytes, true);
         source += m.source;
@@ -333,6 +340,20 @@ static void add_judge(nb_plan *p, const nb_quantize_options *o, const nb_float_l
     uint64_t engine = add(times(ENGINE_ROWS, row_bytes(c)), times(add(longest, ANSWER), kv * (uint64_t)c->layers));
     uint64_t questions = times((uint64_t)o->judge_answers, pixel_bytes(longest, c));
     p->answers = add(add(both, times((uint64_t)c->layers + 1, packed)), add(add(engine, questions), picture_bytes(longest, c)));
+}
+
+/* Nothing is run; statistics are read chunk by chunk, and one site more where modalities are kept apart. */
+static void add_artifact(nb_plan *p, const nb_float_layer *f)
+{
+    uint64_t largest = 0, words = 0;
+    for (int site = 0; site < NB_SITES; site++) {
+        int k = f->k[nb_site_first[site]];
+        largest = larger(largest, statistics_bytes(k));
+        words = larger(words, nb_chunk_largest((size_t)k));
+    }
+    p->packed = 0;
+    p->statistics += largest + 3 * sizeof(uint64_t) * words;
+    p->work = add(p->work, largest + 3 * sizeof(uint64_t) * words);
 }
 
 /* ---- the peak ---------------------------------------------------------------------------------------------------- */
@@ -375,13 +396,45 @@ nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int thr
     uint64_t float_bytes = float_size(checkpoint);
     if (options->target_bytes) out->output = options->target_bytes;
     nb_checkpoint_close(checkpoint);
-    if (options->method != NB_METHOD_RTN || target) add_data(out, options, &config);
+    bool runs = (options->method != NB_METHOD_RTN && !options->artifact_count) || target;
+    if (runs) add_data(out, options, &config);
     add_layer(out, options, &shape, float_bytes, mixed || target, threads);
-    add_judge(out, options, &shape, float_bytes, &config);
     if (target) add_pass(out, options, &shape, float_bytes, &config);
+    if (options->artifact_count) add_artifact(out, &shape);
+    add_judge(out, options, &shape, float_bytes, &config);
     out->ram_spool = larger(peak(out, 0), out->judge);
     out->vram = add(GPU_FIXED, larger(add(out->model, out->picture), add(out->packed, out->batch)));
-    if (options->method == NB_METHOD_RTN || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
+    if (!runs || out->hidden) out->ram = larger(peak(out, out->hidden), add(out->judge, out->judge_hidden));
+    return NB_OK;
+}
+
+nb_status nb_plan_make_calibration(nb_plan *out, const nb_quantize_options *options, bool per_modality, int threads, nb_error *err)
+{
+    nb_quantize_options o = *options;
+    nb_artifact_info    info = {.per_modality = per_modality};
+    nb_config           config;
+    nb_float_layer      shape;
+    nb_buf              notes = {0};
+    size_t              largest = 0;
+    o.method = NB_METHOD_AWQ; /* which looks at the four sites of the float layer at once, as a calibration does */
+    o.grid = (nb_grid){.bits = 4, .group = 128};
+    NB_TRY(nb_plan_make(out, &o, threads, err));
+    NB_TRY(nb_config_open(&config, o.model_dir, &notes, err));
+    nb_buf_free(&notes);
+    nb_float_layer_shape(&shape, &config, 0);
+    info.layers = config.layers;
+    for (int i = 0; i < NB_SITES; i++) {
+        info.k[i] = shape.k[nb_site_first[i]];
+        size_t words = nb_chunk_largest((size_t)info.k[i]);
+        if (words > largest) largest = words;
+    }
+    out->statistics *= (uint64_t)nb_artifact_parts(&info);
+    out->solver = 0;
+    out->statistics += 4 * 8 * (uint64_t)largest; /* the words of a chunk, in planes, compressed; and zstd's own */
+    out->output = nb_artifact_bytes(&info);
+    out->work = add(2 * out->packed + out->statistics, out->batch); /* a layer as it was read, and packed */
+    out->ram_spool = peak(out, 0);
+    if (out->hidden) out->ram = peak(out, out->hidden);
     return NB_OK;
 }
 

@@ -35,6 +35,8 @@ typedef struct {
 
 /* Tokens are bounded by data.samples and data.seq_len (the model's longest context without one). */
 nb_status nb_plan_make(nb_plan *out, const nb_quantize_options *options, int threads, nb_error *err);
+/* The same for nb_calibrate with this model and data: no solver, and output is the artifact before compression. */
+nb_status nb_plan_make_calibration(nb_plan *out, const nb_quantize_options *options, bool per_modality, int threads, nb_error *err);
 /* Whether hidden states have to go to disk to stay within max_ram (0: no limit); NB_ERR_BUDGET when that is not enough. */
 nb_status nb_plan_fit(const nb_plan *p, uint64_t max_ram, bool *spool, nb_error *err);
 

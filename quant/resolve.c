@@ -66,7 +66,11 @@ nb_status nb_quantize_resolve(nb_quantize_options *o, nb_buf *notes, nb_error *e
     }
     if (o->asym && !o->propagate_quantized)
         return nb_fail(err, NB_ERR_ARGUMENT, "asymmetric calibration corrects what the quantized layers lose: propagate those");
-    if (!nb_samples_wanted(&o->data))
+    bool sequential = o->method == NB_METHOD_AWQ_GPTQ || (o->method == NB_METHOD_GPTQ && o->true_sequential);
+    if (o->artifact_count && (o->propagate_quantized || sequential))
+        return nb_fail(err, NB_ERR_ARGUMENT, "an artifact holds what the float model sees: inputs from quantized layers (propagate, "
+                       "true sequential, awq+gptq) need calibration data");
+    if (!nb_samples_wanted(&o->data) && !o->artifact_count)
         return nb_fail(err, NB_ERR_ARGUMENT, "AWQ and GPTQ need calibration data; only rtn works without");
     if (heaviest == 0) return nb_fail(err, NB_ERR_ARGUMENT, "all modality weights are 0: no token would count");
     return NB_OK;

@@ -95,14 +95,15 @@ nb_status nb_resume_check_plain(nb_job *job, nb_error *err)
     return status;
 }
 
-static nb_status check_data(const nb_job *job, nb_error *err)
+nb_status nb_resume_check_data(const nb_job *job, nb_error *err)
 {
     const nb_samples_options *o = &job->options.data;
     nb_buf                    what = {0};
     if (!job->journal) return NB_OK;
     if (o->path) nb_buf_str(&what, o->path);
     for (size_t i = 0; !o->path && i < o->source_count; i++) nb_buf_printf(&what, i ? ", %s" : "%s", o->sources[i].path);
-    nb_buf_str(&what, " (a conversation that is used, or a picture in one)");
+    for (size_t i = 0; i < job->options.artifact_count; i++) nb_buf_printf(&what, i ? ", %s" : "%s", job->options.artifacts[i]);
+    nb_buf_str(&what, job->artifact ? " (the data of these statistics)" : " (a conversation that is used, or a picture in one)");
     nb_status status = nb_buf_status(&what, "a fingerprint", err);
     if (!status) status = nb_fingerprint_hash(job->journal, what.data, job->samples.hash, err);
     nb_buf_free(&what);
@@ -278,7 +279,7 @@ static nb_status load_anew(nb_job *job, nb_error *err)
 {
     NB_TRY(nb_samples_load(&job->samples, job->model, &job->options.data, err));
     NB_TRY(nb_samples_embed(&job->samples, job->model, err));
-    NB_TRY(check_data(job, err));
+    NB_TRY(nb_resume_check_data(job, err));
     if (!job->journal) return NB_OK;
     if (job->samples.spool) nb_spool_keep(job->samples.spool);
     bool media = job->samples.by_modality[1] + job->samples.by_modality[2] > 0; /* without, embedding is only copying rows */
@@ -314,7 +315,7 @@ nb_status nb_resume_load(nb_job *job, nb_error *err)
     nb_spool_keep(spool);
     data->known = true;
     nb_status status = nb_samples_load(&job->samples, job->model, data, err);
-    if (!status) status = check_data(job, err);
+    if (!status) status = nb_resume_check_data(job, err);
     if (!status) status = nb_samples_adopt(&job->samples, job->model, spool, data->spool != NULL, err);
     if (!status) job->states = (int)nb_journal_states(job->journal)->layer;
     if (job->samples.spool != spool) job->saver = spool;
@@ -372,7 +373,7 @@ nb_status nb_resume_record_layer(nb_job *job, int layer, const uint64_t source[N
     memcpy(r.site_max, job->report->site_max + (size_t)layer * NB_SITES, sizeof r.site_max);
     memcpy(r.matrices, job->report->matrices + (size_t)layer * NB_LINEARS, sizeof r.matrices);
     NB_TRY(nb_journal_add_layer(job->journal, &r, err));
-    if (job->options.method == NB_METHOD_RTN || layer + 1 == job->model->config.layers) return NB_OK; /* no states, or their end */
+    if (job->options.method == NB_METHOD_RTN || job->artifact || layer + 1 == job->model->config.layers) return NB_OK; /* no states, or their end */
     const nb_states_record *last = nb_journal_states(job->journal);
     int                     behind = layer + 1 - (last ? (int)last->layer : 0);
     return job->samples.spool || behind >= job->options.save_states ? record_states(job, err) : NB_OK;

@@ -18,6 +18,8 @@ nb_status nb_resume_check_choice(nb_job *job, nb_error *err);
 nb_status nb_resume_find(nb_job *job, nb_error *err);
 /* The samples, with hidden states from disk where they are: job->states.  Instead of nb_samples_load and nb_samples_embed. */
 nb_status nb_resume_load(nb_job *job, nb_error *err);
+/* What the data is, from its hash; with an artifact, from what that was made of. */
+nb_status nb_resume_check_data(const nb_job *job, nb_error *err);
 /* Run the finished layers that the hidden states have not seen. */
 nb_status nb_resume_replay(nb_job *job, nb_error *err);
 /* A layer that was found unfinished is read: are its matrices those that its finished sites were made from? */

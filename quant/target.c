@@ -223,6 +223,7 @@ static nb_status load(nb_job *pass, const nb_job *job, nb_error *err)
     *pass = *job;
     memset(&pass->samples, 0, sizeof pass->samples);
     NB_TRY(nb_samples_load(&pass->samples, job->model, &o, err));
+    pass->tokens = pass->samples.tokens;
     return nb_samples_embed(&pass->samples, job->model, err);
 }
 

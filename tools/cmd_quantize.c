@@ -9,12 +9,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "calib/ranks.h"
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
 #include "tools/quant_config.h"
+#include "tools/artifact_flag.h"
+#include "tools/lora_flag.h"
+#include "tools/modality_flag.h"
 #include "tools/quantize_proof.h"
 
 enum { CALIBRATION_PIXELS = 1280 * 28 * 28 }; /* at most 1280 tokens a picture, unless told otherwise */
@@ -101,9 +105,11 @@ static const nb_arg quantize_args[] = {
      .advanced = true, .help = "of --shuffle"},
     {.name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "Calibration data",
      .advanced = true, .help = "conversations passed over at the beginning of each file"},
-    {.name = "modality-weights", .type = NB_ARG_STRING, AT(modality_weights), .metavar = "T:I[:V]", .text = "1:1:1",
-     .group = "Calibration data", .advanced = true,
-     .help = "weight of a text, picture and video token in the statistics; V is I when left out"},
+    {.name = "artifact", .type = NB_ARG_STRINGS, AT(artifact), .metavar = "DIR[,DIR...]", .group = "Calibration data",
+     .help = "instead of --data: what 'nibble calibrate' kept; several are added up. AWQ is the same as with the data, GPTQ sees the "
+             "inputs of the float model"},
+    {.name = "modality-weights", .type = NB_ARG_STRING, AT(modality_weights), .metavar = "T:I[:V]|auto", .text = "1:1:1",
+     .group = "Calibration data", .advanced = true, .help = NB_MODALITY_HELP},
     {.name = "loss-on", .type = NB_ARG_CHOICE, AT(loss_on), .choices = "all|assistant", .text = "all", .group = "Calibration data",
      .advanced = true,
      .help = "which tokens count in the statistics: all, or only those of the assistant's answers (their ends included)"},
@@ -238,6 +244,55 @@ static nb_status settle_effort(nb_args *args, nb_quantize_flags *opt, nb_error *
     return NB_OK;
 }
 
+/* Statistics that were taken before: what they are settles what was left open. */
+static nb_status settle_artifact(nb_args *args, nb_quantize_flags *opt, nb_error *err)
+{
+    const char  *why = "the artifact";
+    nb_artifact *artifact;
+    char         text[64];
+    if (!opt->artifacts) return NB_OK;
+    if (opt->sources.count) return nb_fail(err, NB_ERR_ARGUMENT, "--artifact holds what --data would give: give one of them");
+    if (nb_quantize_methods[opt->method] == NB_METHOD_RTN)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--artifact: --method rtn uses no statistics");
+    if (nb_quantize_methods[opt->method] == NB_METHOD_AWQ_GPTQ || opt->asym_calib)
+        return nb_fail(err, NB_ERR_ARGUMENT, "awq+gptq and --asym-calib run layers again and need --data: an artifact holds what the float "
+                       "model gives");
+    if (opt->propagate == PROPAGATE_QUANTIZED && nb_args_given(args, "propagate"))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--propagate quantized runs quantized layers and needs --data: an artifact holds what the "
+                       "float model gives; use --propagate original, or --data");
+    if (opt->true_sequential && nb_args_given(args, "true-sequential"))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--true-sequential runs quantized layers and needs --data; use --no-true-sequential, or --data");
+    if (!strcmp(opt->modality_weights, "auto"))
+        return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights auto is measured on --data; with an artifact give numbers");
+    if (!nb_args_given(args, "asym-calib")) NB_TRY(nb_args_suggest(args, "asym-calib", "false", why, err));
+    if (!nb_args_given(args, "propagate")) NB_TRY(nb_args_suggest(args, "propagate", "original", why, err));
+    if (!nb_args_given(args, "true-sequential")) NB_TRY(nb_args_suggest(args, "true-sequential", "false", why, err));
+    NB_TRY(nb_artifact_open(&artifact, (const char *const *)opt->artifacts, opt->artifact_count, err));
+    const nb_artifact_info *info = nb_artifact_about(artifact);
+    nb_modality_text(text, info->weights);
+    nb_status s = nb_args_given(args, "modality-weights") ? NB_OK : nb_args_suggest(args, "modality-weights", text, why, err);
+    nb_artifact_close(artifact);
+    return s;
+}
+
+/* Asymmetric calibration, which effort asks for, is made by one process. */
+static nb_status settle_ranks(nb_args *args, nb_error *err)
+{
+    if (nb_ranks_count() == 1 || nb_args_given(args, "asym-calib")) return NB_OK;
+    nb_note("several ranks: without asymmetric calibration");
+    return nb_args_suggest(args, "asym-calib", "false", "mpirun", err);
+}
+
+/* --modality-weights auto becomes numbers, which the recipe holds.  text is what the option points to then. */
+static nb_status settle_weights(nb_quantize_options *q, nb_quantize_flags *opt, char text[64], const nb_ops *ops, nb_error *err)
+{
+    if (!opt->auto_weights || opt->dry_run) return NB_OK;
+    NB_TRY(nb_modality_auto(q->modality_weights, ops, q->model_dir, q->loras, q->lora_count, &q->data, &q->grid, err));
+    nb_modality_text(text, q->modality_weights);
+    opt->modality_weights = text;
+    return NB_OK;
+}
+
 static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
 {
     const char *why = "the default of the method";
@@ -249,7 +304,10 @@ static nb_status settle(nb_args *args, nb_quantize_flags *opt, nb_error *err)
         if (s != NB_OK) return s;
     }
     nb_method method = nb_quantize_methods[opt->method];
+    NB_TRY(settle_artifact(args, opt, err));
+    NB_TRY(settle_ranks(args, err));
     NB_TRY(settle_effort(args, opt, err));
+    NB_TRY(nb_modality_parse(opt->weights, &opt->auto_weights, opt->modality_weights, err));
     bool smooth = method == NB_METHOD_AWQ || method == NB_METHOD_AWQ_GPTQ, outer = opt->vision || opt->lm_head || opt->embeddings;
     bool mixed_awq = smooth && (opt->set.count > 0 || opt->target_size || opt->target_bpw > 0 || opt->target_kl > 0);
     if (!nb_args_given(args, "format"))
@@ -279,30 +337,13 @@ static nb_status settle_pixels(nb_args *args, nb_quantize_flags *opt, nb_error *
     return nb_args_suggest(args, "max-pixels", text, "the calibration default", err);
 }
 
-static nb_status parse_weights(float out[3], const char *text, nb_error *err)
-{
-    double v[3];
-    char   copy[64], *at = copy, *word;
-    int    n = 0;
-    snprintf(copy, sizeof copy, "%s", text);
-    while (n < 3 && (word = strsep(&at, ":")) != NULL)
-        if (nb_parse_number(&v[n++], word, 0, 1e6, "--modality-weights", err) != NB_OK) return NB_ERR_ARGUMENT;
-    if (at || n < 2 || strlen(text) >= sizeof copy)
-        return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights: '%s' is not T:I:V or T:I, such as 1:0.5:0.5", text);
-    if (n == 2) v[2] = v[1];
-    if (v[0] == 0 && v[1] == 0 && v[2] == 0)
-        return nb_fail(err, NB_ERR_ARGUMENT, "--modality-weights: '%s' weighs nothing", text);
-    for (int i = 0; i < 3; i++) out[i] = (float)v[i];
-    return NB_OK;
-}
-
 /* What no checkpoint can be: said now, not after the calibration. */
 static nb_status check(const nb_quantize_flags *opt, nb_error *err)
 {
     bool awq_format = nb_quantize_formats[opt->format] == NB_FORMAT_AWQ;
     if (opt->group == 0)
         return nb_fail(err, NB_ERR_ARGUMENT, "--group-size 0: a group has at least one weight; -1 is a whole row");
-    if (!opt->sources.count && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
+    if (!opt->sources.count && !opt->artifacts && nb_quantize_methods[opt->method] != NB_METHOD_RTN)
         return nb_fail(err, NB_ERR_ARGUMENT, "--data is missing: %s needs chats to calibrate on (--method rtn does not, and "
                        "--builtin-data has some)",
                        nb_quantize_methods[opt->method] == NB_METHOD_GPTQ ? "gptq" : "awq");
@@ -323,32 +364,6 @@ static nb_status check(const nb_quantize_flags *opt, nb_error *err)
     if (!opt->force && (nb_file_exists(opt->out) || nb_is_directory(opt->out)))
         return nb_fail(err, NB_ERR_ARGUMENT, "--out %s exists; choose another name or give --force", opt->out);
     return NB_OK;
-}
-
-/* "DIR" or "DIR:SCALE"; a folder that really has such a name is one.  *directory is malloc'd. */
-static nb_status parse_lora(const char **directory, double *scale, const char *text, nb_error *err)
-{
-    const char *colon = strrchr(text, ':');
-    nb_error    ignored;
-    *scale = 1;
-    bool scaled = colon && colon > text && !nb_is_directory(text) &&
-                  nb_parse_number(scale, colon + 1, -1e6, 1e6, "--lora", &ignored) == NB_OK;
-    *directory = scaled ? strndup(text, (size_t)(colon - text)) : strdup(text);
-    return *directory ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "--lora: out of memory");
-}
-
-static void free_loras(nb_lora *loras, int count)
-{
-    for (int i = 0; loras && i < count; i++) free((char *)loras[i].directory);
-    free(loras);
-}
-
-static nb_status parse_loras(nb_lora **out, const nb_strings *texts, nb_error *err)
-{
-    nb_status s = nb_alloc(out, (size_t)texts->count, sizeof **out, "--lora", err);
-    for (int i = 0; i < texts->count && s == NB_OK; i++)
-        s = parse_lora(&(*out)[i].directory, &(*out)[i].scale, texts->items[i], err);
-    return s;
 }
 
 static bool go_on(void *context)
@@ -412,7 +427,9 @@ static nb_status fill(nb_quantize_options *q, const nb_quantize_flags *opt, nb_e
     q->save_states = (int)opt->save_states;
     q->go_on = go_on;
     q->tell = tell;
-    NB_TRY(parse_weights(q->modality_weights, opt->modality_weights, err));
+    q->artifacts = (const char *const *)opt->artifacts;
+    q->artifact_count = opt->artifact_count;
+    memcpy(q->modality_weights, opt->weights, sizeof opt->weights);
     return nb_media_prompt_options(&q->data.prompt, &opt->media, NULL, err);
 }
 
@@ -507,22 +524,29 @@ nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *e
     nb_proof            proof = {0};
     nb_plan             plan;
     char               *spool = NULL;
-    nb_status           s = settle(args, opt, err);
+    char                weights[64];
+    NB_TRY(nb_ranks_start(err));
+    nb_output_for_rank(&opt->common, nb_ranks_mine());
+    nb_status           s = nb_artifact_list(&opt->artifacts, &opt->artifact_count, &opt->artifact, err);
     if (s == NB_OK) s = nb_data_sources_add(&opt->sources, &opt->data, "--data", err);
     if (s == NB_OK && opt->builtin_data) s = nb_data_sources_add_builtin(&opt->sources, err);
+    if (s == NB_OK) s = settle(args, opt, err);
     if (s == NB_OK) s = check(opt, err);
     if (s == NB_OK) s = settle_pixels(args, opt, err);
     if (s == NB_OK) s = fill(&q, opt, err);
     if (s == NB_OK) s = nb_quantize_rules(&rules, &rule_count, &opt->keep, &opt->set, err);
+    if (s == NB_OK) s = nb_lora_parse(&loras, &opt->lora, err);
     if (s == NB_OK) {
         q.rules = rules;
         q.rule_count = rule_count;
+        q.loras = loras;
+        q.lora_count = (size_t)opt->lora.count;
     }
-    if (s == NB_OK) s = parse_loras(&loras, &opt->lora, err);
-    if (s == NB_OK) s = write_recipe(&recipe, args, err);
-    if (s == NB_OK) s = write_command(&command, args, err);
     if (s == NB_OK) s = nb_proof_plan(&proof, &q, opt, args, err);
     if (s == NB_OK) s = nb_session_open(&session, &opt->compute, err);
+    if (s == NB_OK) s = settle_weights(&q, opt, weights, &session.ops, err);
+    if (s == NB_OK) s = write_recipe(&recipe, args, err);
+    if (s == NB_OK) s = write_command(&command, args, err);
     if (s == NB_OK) s = settle_memory(&plan, &q, &proof, &spool, opt, &session, err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
     if (s == NB_OK && !opt->dry_run) s = nb_quantize_note_plan(&plan, &q, session.pool, err);
@@ -530,23 +554,22 @@ nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *e
         q.recipe_json = proof.recipe = recipe.data;
         q.command_json = command.data;
         proof.data.spool = q.data.spool;
-        q.loras = loras;
-        q.lora_count = (size_t)opt->lora.count;
         mallopt(M_MMAP_THRESHOLD, 1 << 20); /* what is large goes back to the system when it is freed: a budget counts on it */
         nb_meter_start(&meter, "quantize");
         s = nb_quantize(&session.ops, &q, on_progress, &meter, &report, err);
         nb_meter_finish(&meter);
     }
-    if (s == NB_OK && !opt->dry_run) s = nb_quantize_print_report(&report, &proof, err);
-    if (s == NB_OK && !opt->dry_run) s = gate_status(&proof, err);
+    if (s == NB_OK && !opt->dry_run && nb_ranks_mine() == 0) s = nb_quantize_print_report(&report, &proof, err);
+    if (s == NB_OK && !opt->dry_run && nb_ranks_mine() == 0) s = gate_status(&proof, err);
     nb_proof_free(&proof);
     nb_quantize_report_free(&report);
-    free_loras(loras, opt->lora.count);
+    nb_lora_free(loras, opt->lora.count);
     nb_quantize_free_rules(rules, rule_count);
     nb_buf_free(&recipe);
     nb_data_sources_free(&opt->sources);
     nb_buf_free(&command);
     free(spool);
+    nb_artifact_list_free(opt->artifacts, opt->artifact_count);
     nb_session_close(&session);
     return s;
 }

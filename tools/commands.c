@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/ranks.h"
 #include "tools/cli/output.h"
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
@@ -107,8 +108,12 @@ int nb_program(int argc, char *const *argv)
         const nb_command *command = find_command(verb);
         s = command ? run_command(command, argc - 2, argv + 2, &json, &err) : unknown_command(verb, &err);
     }
-    if (s == NB_OK) return 0;
+    if (s == NB_OK) {
+        nb_ranks_stop();
+        return 0;
+    }
     int code = s == NB_ERR_STOPPED && nb_stop_signal() == SIGINT ? 130 : nb_status_exit_code(s);
     if (err.text[0]) nb_print_error(&err, code, json); /* without words: the command's own report says it */
+    nb_ranks_abort(code);
     return code;
 }

@@ -14,6 +14,7 @@
     X(data)            \
     X(plan)            \
     X(quantize)        \
+    X(calibrate)       \
     X(resume)          \
     X(export)          \
     X(serve)           \

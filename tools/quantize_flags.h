@@ -17,8 +17,12 @@ typedef struct {
     double      damp, damp_max, mse, asym_damp;
     bool        sym, duo, clip, static_groups, true_sequential, asym_calib, shuffle, builtin_data, force, dry_run, no_resume;
     const char *dataset_info, *modality_weights;
-    nb_strings  data, lora, keep, set;
+    nb_strings  data, lora, keep, set, artifact;
     nb_data_sources sources; /* what data names */
+    char      **artifacts;     /* [artifact_count] what artifact names */
+    size_t      artifact_count;
+    float       weights[3];    /* what modality_weights says */
+    bool        auto_weights;
     int         vision, lm_head, embeddings;
     uint64_t    shard_size, max_ram, max_vram, target_size;
     double      target_bpw, target_kl;

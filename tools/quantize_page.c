@@ -109,6 +109,12 @@ static void text_report(const nb_quantize_report *r, const nb_solver_quality *q,
         if (r->counted != r->tokens) nb_buf_printf(out, "; %llu of answers count", (unsigned long long)r->counted);
         if (r->too_long)
             nb_buf_printf(out, "; %zu longer than --seq-len %lld left out", r->too_long, (long long)opt->seq_len);
+        const float *w = r->modality_weights;
+        if (w[0] != 1 || w[1] != 1 || w[2] != 1)
+            nb_buf_printf(out, "; weighed %g:%g:%g", (double)w[0], (double)w[1], (double)w[2]);
+        if (r->artifact)
+            nb_buf_str(out, nb_quantize_methods[opt->method] == NB_METHOD_GPTQ ? "; an artifact, approximate for GPTQ: inputs of the float model"
+                                                                               : "; an artifact, exact for AWQ");
         nb_buf_char(out, '\n');
     }
     for (size_t i = 0; i < r->source_count && r->source_count > 1; i++)
@@ -170,6 +176,10 @@ static nb_status json_report(const nb_quantize_report *r, const nb_solver_qualit
     nb_emit_int(&e, "image_tokens", (int64_t)r->tokens_by_modality[1]);
     nb_emit_int(&e, "video_tokens", (int64_t)r->tokens_by_modality[2]);
     emit_sources(&e, r, &proof->opt->sources);
+    nb_emit_string(&e, "statistics", !r->samples ? NULL : !r->artifact ? "measured" : "artifact");
+    nb_emit_open(&e, "modality_weights", '[');
+    for (int i = 0; i < 3; i++) nb_emit_number(&e, NULL, (double)r->modality_weights[i]);
+    nb_emit_close(&e);
     nb_emit_number(&e, "mean_loss_ratio", q->mean);
     nb_emit_number(&e, "worst_loss_ratio", q->compared ? q->worst : NAN);
     nb_emit_int(&e, "fallbacks", (int64_t)q->fallbacks);

@@ -3,7 +3,7 @@
 set -eu
 packages="build-essential cmake pkg-config libcmocka-dev libopenblas-pthread-dev libcjson-dev libzstd-dev libspng-dev
 libjpeg62-turbo-dev libwebp-dev libutf8proc-dev libcurl4-openssl-dev libstb-dev libpcre2-dev libxxhash-dev libssl-dev zlib1g-dev python3
-libmicrohttpd-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev"
+libmicrohttpd-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libopenmpi-dev openmpi-bin"
 missing=""
 for p in $packages; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q "install ok installed" || missing="$missing $p"

@@ -48,7 +48,7 @@ clang_build() {
     command -v clang >/dev/null || { echo "clang is not installed"; return 77; }
     CC=clang build build-clang -DNIBBLE_TESTS=ON
 }
-bare_build() { build build-bare -DNIBBLE_TESTS=OFF -DNIBBLE_WEBP=OFF -DNIBBLE_CURL=OFF -DNIBBLE_STB=OFF -DNIBBLE_VIDEO=OFF -DNIBBLE_SERVE=OFF; }
+bare_build() { build build-bare -DNIBBLE_TESTS=OFF -DNIBBLE_WEBP=OFF -DNIBBLE_CURL=OFF -DNIBBLE_STB=OFF -DNIBBLE_VIDEO=OFF -DNIBBLE_SERVE=OFF -DNIBBLE_MPI=OFF; }
 
 sh tools/setup.sh || { echo "set-up failed"; exit 1; }
 check build build build -DNIBBLE_TESTS=ON

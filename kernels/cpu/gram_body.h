@@ -1,121 +1,302 @@
-/* gram_body.h - H += sum_r w_r x_r x_r' on vectors; compiled once per level.
+/* gram_body.h - H += sum_r w_r x_r x_r' in exact sums (gram_sums.h) on vectors; compiled once per level.
  *
- * The upper triangle is cut into squares of SIDE columns.  An item is one square over all rows of the call: for every 256
- * rows it packs its two strips of X, multiplies them with f32 FMA, and adds the product to a square of doubles, which stays
- * in the cache; H in memory is touched once.  256 terms per f32 sum keep its error near 1e-6 of the diagonal; the number of
- * rows is then unlimited.
+ * Rows are taken in rounds of at most NB_GRAM_ROUND, in two passes.  The first copies the round's rows into panels of PANEL columns
+ * and looks at the columns.  The second cuts the upper triangle of H into squares of SIDE columns; an item is a few squares side by
+ * side.  It packs its left strip once, times the weights, and for every square and piece multiplies the strip with one panel after
+ * the other in f32 FMA, one ascending chain a product.  Each product of a piece is added to the square's fixed-point sums, which
+ * stay in the second-level cache; H in memory is touched once a round.
  *
- *   strip   f32 [SIDE / panel][256][panel]   so that the register tile reads both strips front to back
- *   work    2 SIDE^2 FLOPs per row against 2 SIDE values packed: SIDE FLOPs per value
+ *   panels  f32 [piece][k / PANEL][rows][PANEL]         in the caller's work space; one fits the first-level cache
+ *   strip   f32 [piece][SIDE / TILE_ROWS][rows][TILE_ROWS]
+ *   sums    i64 [tile][high, low][TILE_ROWS][PANEL]     in the order in which tiles are made
+ *   work    12 operations to add the product of a piece, 512 to make it
+ *
+ * Rows without weight are not packed: they cost nothing, and a chain is the same as with a product of zero in it.
  */
 #ifndef NB_GRAM_BODY_H
 #define NB_GRAM_BODY_H
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/vec_tile.h"
 
 enum {
-    ROWS = 256,
+    ROUND = NB_GRAM_ROUND,
     PANEL = 2 * LANES,               /* columns of a register tile */
-    SIDE = LANES == 16 ? 128 : 96,   /* a multiple of PANEL and of TILE_ROWS */
+    SIDE = 192,                      /* a multiple of PANEL and of TILE_ROWS */
+    TILE = TILE_ROWS * PANEL,
+    TILES_DOWN = SIDE / TILE_ROWS,
+    ACROSS = 4,                      /* squares of an item at most */
 };
 _Static_assert(SIDE % PANEL == 0 && SIDE % TILE_ROWS == 0, "a square is cut into whole register tiles");
+_Static_assert(32 % PANEL == 0, "the panels fit the work space");
+
+/* A round: its pieces, and their rows that have a weight; those of piece p are row[start[p]] .. row[start[p + 1] - 1]. */
+typedef struct {
+    size_t pieces, start[ROUND + 1], row[ROUND];
+    size_t spans, begin[ROUND], end[ROUND]; /* the pieces with all their rows */
+} round_rows;
 
 typedef struct {
-    double      *h, *sum_abs;
-    float       *max_abs;
-    const float *x, *weight;
-    size_t       ldx, rows, k;
+    const nb_gram_sums *sums;
+    const float        *x, *weight;
+    size_t              ldx, k, across;
+    round_rows          rows;
 } gram_call;
 
-/* 400 KB of stack, all of it in use */
+/* 1.4 MB of stack.  Rows top .. of H, columns left .. of it. */
 typedef struct {
-    _Alignas(64) double sum[SIDE * SIDE];
-    _Alignas(64) float  left[SIDE * ROWS + LANES], right[SIDE * ROWS + LANES], product[TILE_ROWS * PANEL];
+    _Alignas(64) int64_t sums[2 * SIDE * SIDE];
+    _Alignas(64) float   strip[SIDE * ROUND + LANES];
+    size_t               top, left, height, width; /* at most SIDE of each */
 } square;
 
-/* Columns j .. j+SIDE-1 of n rows of X, times the weights unless NULL; columns from k on are zero.  A row of a panel is
- * written in whole vectors; what is too much is overwritten by the next row, at the end of the strip it falls into a pad. */
-static inline __attribute__((always_inline)) void
-pack_strip(float *strip, const gram_call *c, size_t j, size_t row, size_t n, size_t panel, const float *weight)
+/* ---- the rows of a round ----------------------------------------------------------------------------------------------- */
+
+/* What a piece's panels have side by side, they keep side by side in the caches. */
+static float *panel_at(const gram_call *c, size_t piece, size_t panel)
 {
-    size_t have = c->k - j < SIDE ? c->k - j : SIDE;
-    for (size_t p = 0; p < SIDE; p += panel) {
-        const float *x = c->x + row * c->ldx + j + p;
-        float       *to = strip + p * ROWS;
-        for (size_t r = 0; r < n; r++, x += c->ldx, to += panel) {
-            vf w = vf_set(weight ? weight[row + r] : 1.0f);
-            for (size_t i = 0; i < panel; i += LANES) {
-                size_t left = have > p + i ? have - p - i : 0;
-                vf_store(to + i, vf_mul(left ? vf_load_part(x + i, left) : vf_set(0.0f), w));
-            }
-        }
+    size_t first = c->rows.start[piece], n = c->rows.start[piece + 1] - first, panels = (c->k + PANEL - 1) / PANEL;
+    return c->sums->work + (first * panels + n * panel) * PANEL;
+}
+
+static void pack_panel(const gram_call *c, size_t piece, size_t panel)
+{
+    size_t       have = c->k - panel * PANEL;
+    const float *x = c->x + panel * PANEL;
+    float       *to = panel_at(c, piece, panel);
+    for (size_t r = c->rows.start[piece]; r < c->rows.start[piece + 1]; r++, to += PANEL) {
+        const float *row = x + c->rows.row[r] * c->ldx;
+        vf_store(to, vf_load_part(row, have));
+        vf_store(to + LANES, vf_load_part(row + LANES, have > LANES ? have - LANES : 0));
     }
 }
 
-/* Register tile (row, column) of the square, over n rows. */
-static void add_tile(square *s, size_t row, size_t column, size_t n)
+/* What the sums of one column of a piece say that is not finite or beyond the range, exactly. */
+static void mark_column(const gram_call *c, size_t j, size_t begin, size_t n)
 {
-    tile t = { .c = s->product, .a = s->left + row * ROWS, .b = s->right + column * ROWS, .ldc = PANEL, .a_row = 1,
-               .a_inner = TILE_ROWS, .ldb = PANEL, .inner = n, .fresh = true };
-    tile_run(&t, 0, 0, TILE_ROWS, 2);
-    for (size_t i = 0; i < TILE_ROWS; i++) {
-        double *sum = s->sum + (row + i) * SIDE + column;
-        vf_add_to_doubles(sum, vf_load(s->product + i * PANEL));
-        vf_add_to_doubles(sum + LANES, vf_load(s->product + i * PANEL + LANES));
-    }
-}
-
-/* sum |x| in f64 and max |x| of columns j .. j+SIDE-1 */
-static void column_statistics(const gram_call *c, size_t j)
-{
-    size_t end = c->k - j < SIDE ? c->k : j + SIDE;
-    for (size_t r = 0; r < c->rows; r++) {
+    float  max = c->sums->max_abs[j];
+    double squares = 0;
+    for (size_t r = begin; r < begin + n; r++) {
+        float  x = c->x[r * c->ldx + j];
         double weight = c->weight ? c->weight[r] : 1;
-        for (size_t i = j; i < end; i++) {
-            float magnitude = __builtin_fabsf(c->x[r * c->ldx + i]);
-            c->sum_abs[i] += weight * magnitude;
-            if (magnitude > c->max_abs[i] || magnitude != magnitude) c->max_abs[i] = magnitude; /* a NaN stays */
+        max = nb_gram_larger(max, __builtin_fabsf(x));
+        if (weight != 0) squares += weight * x * x;
+    }
+    c->sums->max_abs[j] = nb_gram_mark(max, squares);
+}
+
+/* sum w |x| and max |x| of columns j .. j+PANEL-1 of rows begin .. begin+n-1, LANES columns at a time.  The largest |x| bounds the
+ * sum of squares; only a column where that is not enough, or that is not finite, is looked at again. */
+static void column_statistics(const gram_call *c, size_t j, size_t begin, size_t n)
+{
+    size_t end = c->k - j < PANEL ? c->k : j + PANEL;
+    float  heaviest = 1;
+    for (size_t r = begin; c->weight && r < begin + n; r++) heaviest = c->weight[r] > heaviest ? c->weight[r] : heaviest;
+    for (; j < end; j += LANES) {
+        size_t have = end - j;
+        double sum[LANES] = {0};
+        float  max[LANES], strange[LANES]; /* strange: 0, or NaN after a value that is not finite */
+        vf     v_max = vf_set(0.0f), v_strange = v_max;
+        for (size_t r = begin; r < begin + n; r++) {
+            vf    x = vf_load_part(c->x + r * c->ldx + j, have);
+            float w = c->weight ? c->weight[r] : 1;
+            v_max = vf_max(v_max, vf_abs(x));
+            v_strange = vf_fma(x, vf_set(0.0f), v_strange);
+            if (w != 0) vf_add_magnitudes(sum, x, vf_set(w));
+        }
+        vf_store(max, v_max);
+        vf_store(strange, v_strange);
+        for (size_t i = 0; i < LANES && i < have; i++) {
+            float *to = &c->sums->max_abs[j + i];
+            nb_fixed_add(&c->sums->sum_abs[j + i], &c->sums->sum_abs[c->k + j + i], sum[i]);
+            if (strange[i] == 0 && (double)max[i] * max[i] * heaviest < NB_GRAM_LIMIT / NB_GRAM_ROWS)
+                *to = nb_gram_larger(*to, max[i]);
+            else
+                mark_column(c, j + i, begin, n);
         }
     }
 }
 
-static void add_to_h(const gram_call *c, const square *s, size_t top, size_t left)
+static void prepare_panel(void *context, size_t panel, int thread)
 {
-    size_t rows = c->k - top < SIDE ? c->k - top : SIDE, columns = c->k - left < SIDE ? c->k - left : SIDE;
-    for (size_t i = 0; i < rows; i++) {
-        double *h = c->h + (top + i) * c->k + left;
-        for (size_t j = top == left ? i : 0; j < columns; j++) h[j] += s->sum[i * SIDE + j];
+    (void)thread;
+    const gram_call *c = context;
+    for (size_t i = 0; i < c->rows.pieces; i++) pack_panel(c, i, panel);
+    for (size_t i = 0; i < c->rows.spans; i++) column_statistics(c, panel * PANEL, c->rows.begin[i], c->rows.end[i] - c->rows.begin[i]);
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------------- */
+
+/* The left strip of a piece out of its panels.  A row of TILE_ROWS may be written as a whole vector; what is too much is overwritten
+ * by the next row, panel or piece, or falls behind the strip. */
+static void pack_strip(square *s, const gram_call *c, size_t piece)
+{
+    size_t        n = c->rows.start[piece + 1] - c->rows.start[piece];
+    const size_t *row = c->rows.row + c->rows.start[piece];
+    float        *to = s->strip + c->rows.start[piece] * SIDE;
+    for (size_t p = 0; p < s->height; p += TILE_ROWS) {
+        size_t       column = s->top + p, within = column % PANEL; /* TILE_ROWS columns may end in the next panel */
+        const float *x = panel_at(c, piece, column / PANEL) + within, *more = panel_at(c, piece, column / PANEL + 1);
+        for (size_t r = 0; r < n; r++, to += TILE_ROWS) {
+            float w = c->weight ? c->weight[row[r]] : 1.0f;
+            if (within + TILE_ROWS <= PANEL)
+                vf_scale_row(to, x + r * PANEL, PANEL - within, w);
+            else
+                for (size_t i = 0; i < TILE_ROWS; i++)
+                    to[i] = w * (within + i < PANEL ? x[r * PANEL + i] : column + i < c->k ? more[r * PANEL + within + i - PANEL] : 0);
+        }
     }
 }
 
-static void gram_square(void *context, size_t item, int thread)
+/* Memory that is wanted when a tile is made: TILE_ROWS rows of PANEL words at two places, so many bytes apart. */
+typedef struct {
+    const char *high, *low;
+    size_t      high_step, low_step;
+} destination;
+
+static inline __attribute__((always_inline)) void multiply_rows(vf sum[TILE_ROWS][2], const float *a, const float *b, size_t n)
+{
+    for (; n > 0; n--, a += TILE_ROWS, b += PANEL) {
+        vf b0 = vf_load(b), b1 = vf_load(b + LANES);
+#pragma GCC unroll 8
+        for (int q = 0; q < TILE_ROWS; q++) {
+            vf factor = vf_set(a[q]);
+            sum[q][0] = vf_fma(factor, b0, sum[q][0]);
+            sum[q][1] = vf_fma(factor, b1, sum[q][1]);
+        }
+    }
+}
+
+/* One register tile over n rows, added to its sums; what is wanted then is fetched meanwhile, a row at a time. */
+static inline __attribute__((always_inline)) void add_tile(int64_t *sums, const float *a, const float *b, size_t n, destination to)
+{
+    vf     sum[TILE_ROWS][2];
+    size_t each = n / TILE_ROWS;
+#pragma GCC unroll 8
+    for (int q = 0; q < TILE_ROWS; q++) sum[q][0] = sum[q][1] = vf_set(0.0f);
+    for (size_t q = 0; q < TILE_ROWS; q++, n -= each, a += each * TILE_ROWS, b += each * PANEL) {
+        for (size_t i = 0; i < PANEL; i += 8) vf_prefetch(to.high + 8 * i), vf_prefetch(to.low + 8 * i);
+        to.high += to.high_step;
+        to.low += to.low_step;
+        multiply_rows(sum, a, b, each);
+    }
+    multiply_rows(sum, a, b, n);
+#pragma GCC unroll 8
+    for (int q = 0; q < TILE_ROWS; q++, sums += PANEL) {
+        vf_add_fixed(sums, sums + TILE, sum[q][0]);
+        vf_add_fixed(sums + LANES, sums + TILE + LANES, sum[q][1]);
+    }
+}
+
+/* The sums of a tile have all pieces of the round: into H, row by row. */
+static void take_tile(const gram_call *c, const square *s, size_t i, size_t j, const int64_t *sums)
+{
+    size_t  k = c->k, rows = s->height - i < TILE_ROWS ? s->height - i : TILE_ROWS;
+    size_t  columns = s->width - j < PANEL ? s->width - j : PANEL;
+    int64_t high = (int64_t)(c->rows.pieces * (uint64_t)nb_fixed_bits(NB_FIXED_HIGH));
+    int64_t low = (int64_t)(c->rows.pieces * (uint64_t)nb_fixed_bits(NB_FIXED_LOW));
+    for (size_t q = 0; q < rows; q++, sums += PANEL) {
+        size_t   row = s->top + i + q, column = s->left + j, n = row > column ? row - column : 0;
+        int64_t *h = c->sums->h + row * k + column, *lows = c->sums->h;
+        size_t   low_at = nb_gram_low(k, row, column); /* wraps left of the diagonal */
+        if (row < column)
+            for (; n + LANES <= columns; n += LANES) {
+                vf_take_fixed(h + n, sums + n, high);
+                vf_take_fixed(lows + (low_at + n), sums + TILE + n, low);
+            }
+        for (; n < columns; n++) {
+            int64_t *to = column + n == row ? &c->sums->diagonal[row] : &lows[low_at + n];
+            h[n] = nb_fixed_sum(h[n], nb_fixed_sum(sums[n], -high));
+            *to = nb_fixed_sum(*to, nb_fixed_sum(sums[TILE + n], -low));
+        }
+    }
+}
+
+/* In the last piece the tile's place in H, which is far; otherwise, and at the edges, its sums. */
+static inline destination destination_of(const gram_call *c, const square *s, size_t i, size_t j, const int64_t *sums, bool last)
+{
+    size_t k = c->k, row = s->top + i, column = s->left + j, word = sizeof *sums;
+    if (!last || row + TILE_ROWS > column || j + PANEL > s->width || i + TILE_ROWS > s->height)
+        return (destination){(const char *)sums, (const char *)(sums + TILE), PANEL * word, PANEL * word};
+    return (destination){(const char *)(c->sums->h + row * k + column), (const char *)(c->sums->h + nb_gram_low(k, row, column)), k * word,
+                         0 - (k + 1) * word};
+}
+
+static void multiply_piece(square *s, const gram_call *c, size_t piece)
+{
+    bool         last = piece + 1 == c->rows.pieces;
+    size_t       first = c->rows.start[piece], n = c->rows.start[piece + 1] - first;
+    const float *strip = s->strip + first * SIDE;
+    for (size_t j = 0; j < s->width; j += PANEL) {
+        const float *panel = panel_at(c, piece, (s->left + j) / PANEL);
+        int64_t     *sums = s->sums + 2 * TILE * TILES_DOWN * (j / PANEL);
+        for (size_t i = 0; i < s->height && s->top + i < s->left + j + PANEL; i += TILE_ROWS, sums += 2 * TILE) {
+            add_tile(sums, strip + i * n, panel, n, destination_of(c, s, i, j, sums, last));
+            if (last) take_tile(c, s, i, j, sums);
+        }
+    }
+}
+
+static void gram_squares(void *context, size_t item, int thread)
 {
     (void)thread;
     const gram_call *c = context;
     size_t           squares = (c->k + SIDE - 1) / SIDE, row = 0; /* row `row` of squares has squares - row of them */
-    for (; item >= squares - row; row++) item -= squares - row;
-    size_t top = row * SIDE, left = (row + item) * SIDE;
+    for (size_t items; items = (squares - row + c->across - 1) / c->across, item >= items; row++) item -= items;
+    size_t first = row + item * c->across, end = first + c->across < squares ? first + c->across : squares;
     square s;
-    for (size_t i = 0; i < SIDE * SIDE; i++) s.sum[i] = 0;
-    for (size_t r = 0; r < c->rows; r += ROWS) {
-        size_t n = c->rows - r < ROWS ? c->rows - r : ROWS;
-        pack_strip(s.left, c, top, r, n, TILE_ROWS, c->weight);
-        pack_strip(s.right, c, left, r, n, PANEL, NULL);
-        for (size_t j = 0; j < SIDE; j += PANEL)
-            for (size_t i = 0; i < SIDE && (top < left || i < j + PANEL); i += TILE_ROWS) add_tile(&s, i, j, n);
+    s.top = row * SIDE;
+    s.height = c->k - s.top < SIDE ? c->k - s.top : SIDE;
+    for (size_t piece = 0; piece < c->rows.pieces; piece++) pack_strip(&s, c, piece);
+    for (s.left = first * SIDE; s.left < end * SIDE; s.left += SIDE) {
+        s.width = c->k - s.left < SIDE ? c->k - s.left : SIDE;
+        memset(s.sums, 0, sizeof s.sums);
+        for (size_t piece = 0; piece < c->rows.pieces; piece++) multiply_piece(&s, c, piece);
     }
-    add_to_h(c, &s, top, left);
-    if (top == left) column_statistics(c, top);
 }
 
-static void gram(const nb_ops *ops, double *h, double *sum_abs, float *max_abs, const float *x, size_t ldx, size_t rows,
-                 int k, const float *weight)
+/* ---- the call ---------------------------------------------------------------------------------------------------------- */
+
+/* Where the call goes on: a row, and the sample that it belongs to. */
+typedef struct {
+    size_t row, sample;
+} place;
+
+/* Pieces from `at` on, as many as fit a round. */
+static void take_rows(gram_call *c, place *at, const size_t *bounds, size_t samples)
 {
-    gram_call call = { .h = h, .sum_abs = sum_abs, .max_abs = max_abs, .x = x, .weight = weight, .ldx = ldx, .rows = rows,
-                       .k = (size_t)k };
-    size_t    squares = (call.k + SIDE - 1) / SIDE;
-    nb_parallel(ops->pool, squares * (squares + 1) / 2, gram_square, &call);
+    round_rows *o = &c->rows;
+    o->pieces = o->spans = o->start[0] = 0;
+    while (at->sample < samples && o->spans < ROUND && o->start[o->pieces] + NB_GRAM_ROWS <= ROUND) {
+        size_t end = bounds[at->sample + 1], n = end - at->row < NB_GRAM_ROWS ? end - at->row : NB_GRAM_ROWS;
+        size_t count = o->start[o->pieces];
+        for (size_t r = at->row; r < at->row + n; r++)
+            if (!c->weight || c->weight[r] != 0) o->row[count++] = r;
+        if (count > o->start[o->pieces]) o->start[++o->pieces] = count;
+        o->begin[o->spans] = at->row;
+        o->end[o->spans++] = at->row += n;
+        if (at->row == end) at->sample++;
+    }
+}
+
+static size_t count_items(size_t squares, size_t across)
+{
+    size_t items = 0;
+    for (size_t width = 1; width <= squares; width++) items += (width + across - 1) / across;
+    return items;
+}
+
+static void gram(const nb_ops *ops, const nb_gram_sums *sums, const float *x, size_t ldx, int k, const size_t *bounds,
+                 size_t samples, const float *weight)
+{
+    gram_call call = {.sums = sums, .x = x, .weight = weight, .ldx = ldx, .k = (size_t)k, .across = ACROSS};
+    place     at = {0, 0};
+    size_t    squares = (call.k + SIDE - 1) / SIDE, enough = 4 * (size_t)nb_pool_threads(ops->pool);
+    while (call.across > 1 && count_items(squares, call.across) < enough) call.across--; /* how they are cut changes no sum */
+    while (at.sample < samples) {
+        take_rows(&call, &at, bounds, samples);
+        nb_parallel(ops->pool, (call.k + PANEL - 1) / PANEL, prepare_panel, &call);
+        if (call.rows.pieces) nb_parallel(ops->pool, count_items(squares, call.across), gram_squares, &call);
+    }
 }
 
 static void fill_gram(nb_ops *ops)

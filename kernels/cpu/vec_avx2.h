@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/gram_sums.h"
+
 #define NB_TILE_ROWS 6 /* of two vectors each: 12 sums, 2 columns and 1 factor in 16 registers */
 enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS };
 
@@ -77,11 +79,39 @@ static inline float vf_top(vf a) /* the largest lane; unspecified when one is Na
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-/* LANES doubles from p on += the lanes */
-static inline void vf_add_to_doubles(double *p, vf a)
+/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
+static inline void vf_add_fixed_half(int64_t *high, int64_t *low, __m256d c)
 {
-    _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), _mm256_cvtps_pd(vf_low(a))));
-    _mm256_storeu_pd(p + 4, _mm256_add_pd(_mm256_loadu_pd(p + 4), _mm256_cvtps_pd(vf_high(a))));
+    __m256d  h = _mm256_set1_pd(NB_FIXED_HIGH), t = _mm256_add_pd(c, h);
+    __m256d  u = _mm256_add_pd(_mm256_sub_pd(c, _mm256_sub_pd(t, h)), _mm256_set1_pd(NB_FIXED_LOW));
+    __m256i *to_high = (__m256i *)high, *to_low = (__m256i *)low;
+    _mm256_storeu_si256(to_high, _mm256_add_epi64(_mm256_loadu_si256(to_high), _mm256_castpd_si256(t)));
+    _mm256_storeu_si256(to_low, _mm256_add_epi64(_mm256_loadu_si256(to_low), _mm256_castpd_si256(u)));
+}
+static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
+{
+    vf_add_fixed_half(high, low, _mm256_cvtps_pd(vf_low(a)));
+    vf_add_fixed_half(high + 4, low + 4, _mm256_cvtps_pd(vf_high(a)));
+}
+/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
+static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
+{
+    for (int i = 0; i < LANES; i += 4) {
+        __m256i *at = (__m256i *)(to + i), sum = _mm256_add_epi64(_mm256_loadu_si256(at), _mm256_loadu_si256((const __m256i *)(sums + i)));
+        _mm256_storeu_si256(at, _mm256_sub_epi64(sum, _mm256_set1_epi64x(bias)));
+    }
+}
+/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; a whole vector is written */
+static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+{
+    vf_store(to, _mm256_mul_ps(vf_load_part(x, n), vf_set(w)));
+}
+/* LANES doubles += w |a| */
+static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+{
+    vf v = _mm256_mul_ps(vf_abs(a), w);
+    _mm256_storeu_pd(sum, _mm256_add_pd(_mm256_loadu_pd(sum), _mm256_cvtps_pd(vf_low(v))));
+    _mm256_storeu_pd(sum + 4, _mm256_add_pd(_mm256_loadu_pd(sum + 4), _mm256_cvtps_pd(vf_high(v))));
 }
 
 static inline vf vf_load_bf16(const uint16_t *p)

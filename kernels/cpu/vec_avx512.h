@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/gram_sums.h"
+
 #define NB_TILE_ROWS 8 /* of two vectors each: 16 of 32 registers, enough to hide the latency of FMA */
 enum { LANES = 16, TILE_ROWS = NB_TILE_ROWS };
 
@@ -75,11 +77,38 @@ static inline float vf_top(vf a) /* the largest lane; unspecified when one is Na
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-/* LANES doubles from p on += the lanes */
-static inline void vf_add_to_doubles(double *p, vf a)
+/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
+static inline void vf_add_fixed_half(int64_t *high, int64_t *low, __m512d c)
 {
-    _mm512_storeu_pd(p, _mm512_add_pd(_mm512_loadu_pd(p), _mm512_cvtps_pd(vf_low(a))));
-    _mm512_storeu_pd(p + 8, _mm512_add_pd(_mm512_loadu_pd(p + 8), _mm512_cvtps_pd(vf_high(a))));
+    __m512d h = _mm512_set1_pd(NB_FIXED_HIGH), t = _mm512_add_pd(c, h);
+    __m512d u = _mm512_add_pd(_mm512_sub_pd(c, _mm512_sub_pd(t, h)), _mm512_set1_pd(NB_FIXED_LOW));
+    _mm512_storeu_si512(high, _mm512_add_epi64(_mm512_loadu_si512(high), _mm512_castpd_si512(t)));
+    _mm512_storeu_si512(low, _mm512_add_epi64(_mm512_loadu_si512(low), _mm512_castpd_si512(u)));
+}
+static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
+{
+    vf_add_fixed_half(high, low, _mm512_cvtps_pd(vf_low(a)));
+    vf_add_fixed_half(high + 8, low + 8, _mm512_cvtps_pd(vf_high(a)));
+}
+/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
+static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
+{
+    for (int i = 0; i < LANES; i += 8)
+        _mm512_storeu_si512(to + i, _mm512_sub_epi64(_mm512_add_epi64(_mm512_loadu_si512(to + i), _mm512_loadu_si512(sums + i)),
+                                                     _mm512_set1_epi64(bias)));
+}
+/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; what lies behind is not kept */
+static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+{
+    __m256 v = n >= NB_TILE_ROWS ? _mm256_loadu_ps(x) : _mm512_castps512_ps256(vf_load_part(x, n));
+    _mm256_storeu_ps(to, _mm256_mul_ps(v, _mm256_set1_ps(w)));
+}
+/* LANES doubles += w |a| */
+static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+{
+    vf v = _mm512_mul_ps(_mm512_abs_ps(a), w);
+    _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), _mm512_cvtps_pd(vf_low(v))));
+    _mm512_storeu_pd(sum + 8, _mm512_add_pd(_mm512_loadu_pd(sum + 8), _mm512_cvtps_pd(vf_high(v))));
 }
 
 static inline vf vf_load_bf16(const uint16_t *p)

@@ -32,7 +32,7 @@ typedef struct {
     pthread_mutex_t lock;
 
     nb_cuda_table spans, ids, bounds, weight;
-    double       *strip_d, *strip; /* gram.cu: rows of H, on the device and on the host */
+    int64_t      *strip_d, *strip; /* gram.cu: rows of H, on the device and on the host */
     size_t        strip_bytes;
 
     /* the last operation that was asked for, and the first error */

@@ -39,6 +39,7 @@
 
 static __device__ inline float nb_bits_float(uint32_t bits) { return __uint_as_float(bits); }
 static __device__ inline uint32_t nb_float_bits(float f) { return __float_as_uint(f); }
+static __device__ inline int64_t nb_double_bits(double x) { return __double_as_longlong(x); }
 static __device__ inline float nb_half_float(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 static __device__ inline float nb_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
@@ -94,6 +95,12 @@ static inline uint32_t nb_float_bits(float f)
 {
     uint32_t bits;
     memcpy(&bits, &f, 4);
+    return bits;
+}
+static inline int64_t nb_double_bits(double x)
+{
+    int64_t bits;
+    memcpy(&bits, &x, 8);
     return bits;
 }
 static inline float nb_half_float(uint16_t h) { return nb_f16_to_f32(h); }

@@ -25,7 +25,7 @@ check() { # TEXT CONDITION
 grep -oE '"Ġ[a-z]{2,}"' "$root/tools/demo/model/vocab.json" |
     awk -v rows=64 -v low=42 -v high=746 -f "$root/tests/long/conversations.awk" >"$work/data.jsonl"
 "$nibble" synth 7b --layers 2 --out "$work/model" -q || exit 1
-flags="--data $work/data.jsonl --method gptq --bits 4 --group-size 128 --seq-len 768"
+flags="--data $work/data.jsonl --method gptq --bits 4 --group-size 128 --seq-len 768 --effort 0 --no-judge"
 
 start=$(date +%s%N)
 "$nibble" quantize "$work/model" $flags --samples 32 --max-ram 1G --out "$work/no" -q 2>"$work/errors"
@@ -41,7 +41,7 @@ for samples in 32 64; do
     "$nibble" quantize "$work/model" $flags --samples $samples --max-ram 4G --dry-run --json --out "$work/no" -q >"$work/plan" || exit 1
     /usr/bin/time -f '%M %e' -o "$work/time" "$nibble" quantize "$work/model" $flags --samples $samples --max-ram 4G --out "$work/out" --json -q \
         >"$work/report" 2>"$work/errors" || { cat "$work/errors"; exit 1; }
-    planned=$(sed -n 's/.*"ram_spool": \([0-9]*\).*/\1/p' "$work/plan")
+    planned=$(sed -n 's/.*"ram_least": \([0-9]*\).*/\1/p' "$work/plan")
     read -r kib seconds <"$work/time"
     tokens=$(sed -n 's/^ *"tokens": \([0-9]*\).*/\1/p' "$work/report")
     spooled=$(sed -n 's/^ *"spool_bytes": \([0-9]*\).*/\1/p' "$work/report")

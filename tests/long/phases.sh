@@ -4,7 +4,7 @@
 #
 #     sh tests/long/phases.sh BUILD_DIR [LAYERS]
 #
-# GPTQ int4, groups of 128, 16 conversations of 514 tokens, on random weights.  Shares are of CPU time, which other work on the machine
+# Textbook GPTQ (--effort 0), int4, groups of 128, 16 conversations of 514 tokens, on random weights.  Shares are of CPU time, which other work on the machine
 # changes little.  Exit 1 when forward or Gram is below 60 %, factor or solve below 35 %, or waiting for files above 10 % of the time.
 set -u
 [ $# -ge 1 ] || { echo "usage: sh tests/long/phases.sh BUILD_DIR [LAYERS]"; exit 77; }
@@ -19,7 +19,7 @@ grep -oE '"Ġ[a-z]{2,}"' "$root/tools/demo/model/vocab.json" |
     awk -v rows=16 -v low=492 -v high=492 -f "$root/tests/long/conversations.awk" >"$work/data.jsonl"
 "$nibble" synth 2b --layers "$layers" --vision-layers 1 --out "$work/model" -q >/dev/null || exit 1
 "$peak" >"$work/peak" || exit 1
-"$nibble" quantize "$work/model" --data "$work/data.jsonl" --method gptq --bits 4 --group-size 128 --out "$work/out" --json -q \
+"$nibble" quantize "$work/model" --data "$work/data.jsonl" --method gptq --bits 4 --group-size 128 --effort 0 --no-judge --out "$work/out" --json -q \
     >"$work/report" 2>"$work/errors" || { cat "$work/errors"; exit 1; }
 "$peak" >>"$work/peak" || exit 1
 cat "$work/peak"

@@ -135,16 +135,19 @@ static void seeds_choose(void **state)
 
 typedef struct {
     size_t   rows[NB_SITES];
+    size_t   samples;     /* of the first site */
     uint64_t modality[3]; /* of the first site */
     double   sum;         /* of all inputs: depends on the order of tokens only through rounding */
 } watcher;
 
-static void watch(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void watch(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     watcher *w = context;
-    w->rows[site] += rows;
-    for (size_t r = 0; r < rows; r++) {
-        if (site == NB_SITE_QKV) w->modality[modality[r]]++;
+    size_t   n = rows->bounds[rows->count];
+    w->rows[site] += n;
+    if (site == NB_SITE_QKV) w->samples += rows->count;
+    for (size_t r = 0; r < n; r++) {
+        if (site == NB_SITE_QKV) w->modality[rows->modality[r]]++;
         for (int i = 0; i < k; i++) w->sum += fabs((double)x[r * ld + (size_t)i]);
     }
 }
@@ -166,6 +169,7 @@ static void company_changes_nothing(void **state)
     OK(nb_samples_layer(&all, model, &model->layers[0], &tap, false, &err), &err);
     NEAR(all.hidden[5][7], first, 0); /* a pass for statistics changes nothing */
     for (int site = 0; site < NB_SITES; site++) assert_int_equal(w.rows[site], all.tokens);
+    assert_int_equal(w.samples, all.count);
     for (int m = 0; m < 3; m++) assert_int_equal(w.modality[m], all.by_modality[m]);
     for (int l = 0; l < 2; l++) OK(nb_samples_layer(&all, model, &model->layers[l], NULL, true, &err), &err);
 
@@ -294,17 +298,17 @@ typedef struct {
 } answer_watcher;
 
 /* Tokens come in order, so which of them belong to answers is known here without asking the tap. */
-static void watch_answers(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void watch_answers(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     answer_watcher *w = context;
     (void)k;
     if (site != NB_SITE_QKV) return;
-    nb_stats_add(&w->stats, &ops, x, ld, rows, modality, (const float[]){1, 2, 1});
-    for (size_t r = 0; r < rows; r++) {
+    nb_stats_add(&w->stats, &ops, x, ld, rows);
+    for (size_t r = 0; r < rows->bounds[rows->count]; r++) {
         const nb_prompt *p = &w->set->prompts[w->sample];
         double           weight = !p->answer[w->token] ? 0 : p->modality[w->token] == NB_TOKEN_IMAGE ? 2 : 1;
-        w->kinds[modality[r]]++;
-        assert_int_equal(modality[r] == NB_TOKEN_UNCOUNTED, !p->answer[w->token]);
+        w->kinds[rows->modality[r]]++;
+        assert_int_equal(rows->modality[r] == NB_TOKEN_UNCOUNTED, !p->answer[w->token]);
         w->weight += weight;
         for (int i = 0; i < LOOKED; i++)
             for (int j = i; j < LOOKED; j++) w->sum[i][j] += weight * (double)x[r * ld + (size_t)i] * x[r * ld + (size_t)j];
@@ -334,14 +338,14 @@ static void answers_alone_count(void **state)
     assert_int_equal(some.counted[0] + some.counted[1] + some.counted[2], answers);
     answer_watcher w = {.set = &some};
     nb_sample_tap  tap = {.site = watch_answers, .context = &w};
-    OK(nb_stats_init(&w.stats, model->config.hidden, &err), &err);
+    OK(nb_stats_init(&w.stats, model->config.hidden, (const float[]){1, 2, 1}, &err), &err);
     OK(nb_samples_layer(&some, model, &model->layers[0], &tap, false, &err), &err);
     assert_int_equal(w.sample, some.count);
     assert_int_equal(w.kinds[NB_TOKEN_UNCOUNTED], some.tokens - answers);
     assert_int_equal(w.stats.tokens[NB_TOKEN_UNCOUNTED], some.tokens - answers);
     for (int m = 0; m < 3; m++) assert_int_equal(w.stats.tokens[m], some.counted[m]);
+    OK(nb_stats_finish(&w.stats, pool, &err), &err);
     NEAR(w.stats.weight, w.weight, 1e-9 * w.weight);
-    nb_stats_finish(&w.stats);
     for (int i = 0; i < LOOKED; i++)
         for (int j = i; j < LOOKED; j++)
             NEAR(w.stats.gram[(size_t)i * (size_t)model->config.hidden + (size_t)j], w.sum[i][j] / w.weight, 1e-5 * w.scale / w.weight);
@@ -375,7 +379,7 @@ static void sources_are_counted(void **state)
         for (int m = 0; m < 3; m++) assert_int_equal(s.by_source[0].by_modality[m] + s.by_source[1].by_modality[m], s.by_modality[m]);
         nb_samples_free(&s);
     }
-    assert_true(hash[0] == hash[1] && hash[0] != hash[2] && hash[0] != hash[3]);
+    assert_true(hash[0] == hash[1] && hash[0] != hash[2] && hash[0] == hash[3]); /* the order of samples is none of it */
     FAILS(nb_samples_load(&s, model, &(nb_samples_options){.samples = 8}, &err), NB_ERR_ARGUMENT, "no data files", &err);
 }
 

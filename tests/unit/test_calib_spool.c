@@ -209,12 +209,12 @@ typedef struct {
     double     sum; /* of all inputs of all sites, in order */
 } run;
 
-static void watch(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void watch(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     run *w = context;
     (void)site;
-    for (size_t r = 0; r < rows; r++)
-        for (int i = 0; i < k; i++) w->sum = w->sum * 1.0000001 + fabs((double)x[r * ld + (size_t)i]) + modality[r];
+    for (size_t r = 0; r < rows->bounds[rows->count]; r++)
+        for (int i = 0; i < k; i++) w->sum = w->sum * 1.0000001 + fabs((double)x[r * ld + (size_t)i]) + rows->modality[r];
 }
 
 static run run_layers(const nb_model *model, const nb_samples_options *o)

@@ -4,6 +4,8 @@
  * What is right: a double-precision loop over nb_weights_to_f32, written here. */
 #include "levels_cuda.h"
 
+#include "gram_result.h"
+
 #include <float.h>
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------- */
@@ -238,7 +240,7 @@ static void test_matmul(void **state)
 static float *run_all(const nb_ops *ops, size_t *count)
 {
     enum { ROWS = 37, D = 24, HEADS = 6, KV = 2, WIDE = (HEADS + 2 * KV) * D, N = 61 };
-    *count = 3 * ROWS * WIDE + 2 * ROWS * HEADS * D + ROWS * N + 2 * N * N + 3 * N;
+    *count = 3 * ROWS * WIDE + 2 * ROWS * HEADS * D + ROWS * N + 2 * N * N + 5 * N;
     float *x = random_floats(ROWS * WIDE, true, 1), *w = random_floats(WIDE, false, 2), *b = random_floats(WIDE, false, 3);
     float *cosines = random_floats(ROWS * D / 2, false, 4), *sines = random_floats(ROWS * D / 2, false, 5);
     float *all = guarded(*count), *at = all;
@@ -262,16 +264,17 @@ static float *run_all(const nb_ops *ops, size_t *count)
     nb_error       err;
     OK(ops->pack(ops, &m, &weights.w, 1, &err), &err);
     ops->matmul(ops, at, N, x, WIDE, ROWS, &m, b, false), at += ROWS * N;
-    memset(at, 0, 4 * (2 * N * N + 3 * N));
-    double *h = (double *)malloc(8 * (N * N + N));
-    memset(h, 0, 8 * (N * N + N));
-    ops->gram(ops, h, h + N * N, at + 2 * N * N + 2 * N, x, WIDE, ROWS, N, w);
-    memcpy(at, h, 8 * (N * N + N));
+    memset(at, 0, 4 * (2 * N * N + 5 * N));
+    gram_result r = new_result(N);
+    size_t samples[3] = { 0, 20, ROWS };
+    for (size_t i = 0; i < ROWS; i++) w[i] = fabsf(w[i]);
+    ops->gram(ops, &r.s, x, WIDE, N, samples, 2, w);
+    memcpy(at, r.s.h, 8 * N * N), memcpy(at + 2 * N * N, r.s.sum_abs, 16 * N), memcpy(at + 2 * N * N + 4 * N, r.s.max_abs, 4 * N);
     OK(ops->status(ops, &err), &err);
     assert_true(fences_stand(all, *count));
     for (int p = 0; p < 3; p++) ops->free(ops, pages[p]);
     ops->release(ops, &m);
-    free(h), free(x), free(w), free(b), free(cosines), free(sines), free_weights(&weights);
+    free_result(&r), free(x), free(w), free(b), free(cosines), free(sines), free_weights(&weights);
     return all;
 }
 
@@ -290,19 +293,21 @@ static void test_order(void **state)
     free_guarded(result[0]), free_guarded(result[1]);
 }
 
-/* Long sums are folded into f64 every 256 rows: 256 roundings of 2^-24 at most, where one chain of 40,000 would drift. */
+/* Long sums are folded every 256 rows: 256 roundings of 2^-24 at most, where one chain of 40,000 would drift. */
 static void test_gram_folds(void **state)
 {
     (void)state;
     enum { ROWS = 40000 };
     nb_ops   ops = emulated_ops(NULL);
     nb_error err;
-    float   *x = filled(ROWS, 0.1f), max_abs[1] = { 0 };
-    double   h[1] = { 0 }, sum_abs[1] = { 0 }, want = (double)0.1f * 0.1f * ROWS;
-    ops.gram(&ops, h, sum_abs, max_abs, x, 1, ROWS, 1, NULL);
+    float   *x = filled(ROWS, 0.1f);
+    gram_result r = new_result(1);
+    double   want = (double)0.1f * 0.1f * ROWS;
+    ops.gram(&ops, &r.s, x, 1, 1, (const size_t[]){ 0, ROWS }, 1, NULL);
     OK(ops.status(&ops, &err), &err);
-    NEAR(h[0], want, 256 * 0x1p-24 * want);
-    NEAR(sum_abs[0], (double)0.1f * ROWS, 1e-9);
+    NEAR(h_at(&r, 0, 0), want, 256 * 0x1p-24 * want);
+    NEAR(abs_at(&r, 0), (double)0.1f * ROWS, 1e-9);
+    free_result(&r);
     nb_cuda_ops_free(&ops);
     free(x);
 }

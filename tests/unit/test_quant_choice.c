@@ -526,7 +526,7 @@ static void interrupted_with_mixed_bits(void **state)
         nb_quantize_options other = o;
         other.rules = &keep_one;
         other.rule_count = 1;
-        if (t < 2) FAILS(nb_quantize(&ops, &other, NULL, NULL, &r, &err), NB_ERR_ARGUMENT, "the bits of the matrices", &err);
+        if (t < 2) FAILS(nb_quantize(&ops, &other, NULL, NULL, &r, &err), NB_ERR_ARGUMENT, "the bits chosen for the matrices", &err);
         OK(nb_quantize(&ops, &o, NULL, NULL, &r, &err), &err);
         nb_quantize_report_free(&r);
         same_weights(in_folder("whole"), o.out_dir);

@@ -282,11 +282,11 @@ typedef struct {
     nb_site  site;
 } site_watch;
 
-static void watch_site(void *context, nb_site site, const float *x, size_t ld, size_t rows, int k, const uint8_t *modality)
+static void watch_site(void *context, nb_site site, const float *x, size_t ld, int k, const nb_sample_rows *rows)
 {
     site_watch *w = context;
     (void)k;
-    if (site == w->site) nb_stats_add(&w->stats, &ops, x, ld, rows, modality, (const float[]){1, 2, 1});
+    if (site == w->site) nb_stats_add(&w->stats, &ops, x, ld, rows);
 }
 
 /* Solve linear i of layer 1 again, from the layer given and the samples as they stand before it, and compare with the file. */
@@ -301,11 +301,11 @@ static void check_solution(int i, nb_site site, const nb_float_layer *f, const n
     nb_linear       got;
     nb_gptq_report  report;
     nb_gptq_options options = {.grid = o->grid, .damp = o->damp, .damp_max = o->damp_max, .block = o->block};
-    OK(nb_stats_init(&w.stats, f->k[i], &err), &err);
+    OK(nb_stats_init(&w.stats, f->k[i], (const float[]){1, 2, 1}, &err), &err);
     OK(nb_layer_pack(&ops, &layer, &model->config, f->norm[0], f->norm[1], now, &err), &err);
     OK(nb_samples_layer(s, model, &layer, &tap, false, &err), &err);
     nb_layer_release(&ops, &layer);
-    nb_stats_finish(&w.stats);
+    OK(nb_stats_finish(&w.stats, pool, &err), &err);
     OK(nb_float_layer_floats((nb_float_layer *)f, i, pool, &err), &err);
     OK(nb_gptq(&want, f->w[i], w.stats.gram, f->n[i], f->k[i], &options, pool, &report, &err), &err);
     OK(nb_linear_read(&got, written->checkpoint, &written->config.quant, f->name[i], f->n[i], f->k[i], -1, &err), &err);

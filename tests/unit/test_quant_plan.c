@@ -70,6 +70,12 @@ static void size_of_the_result_is_exact(void **state)
     nb_pool_free(pool);
 }
 
+/* Sums of two words in the place of a Gram matrix, their k diagonal and 2 k magnitude words, maxima, room for 1024 rows. */
+static uint64_t statistics(uint64_t k)
+{
+    return k * k * 8 + k * 28 + (k + 31) / 32 * 32 * 4096;
+}
+
 static void parts_of_the_demo(void **state)
 {
     (void)state;
@@ -82,7 +88,7 @@ static void parts_of_the_demo(void **state)
     nb_buf_free(&notes);
     uint64_t hidden = (uint64_t)c.hidden, inner = (uint64_t)c.intermediate;
     OK(nb_plan_make(&p, &o, 2, &err), &err);
-    assert_int_equal(p.statistics, inner * inner * 8); /* one site at a time */
+    assert_int_equal(p.statistics, statistics(inner)); /* one site at a time */
     assert_int_equal(p.tokens, 4 * 1024);
     assert_int_equal(p.hidden, 4 * 1024 * hidden * 4);
     assert_int_equal(p.disk_spool, 2 * p.hidden);
@@ -110,13 +116,13 @@ static void parts_of_the_demo(void **state)
     o.judge_samples = o.judge_answers = 0;
     o.true_sequential = false;
     OK(nb_plan_make(&q, &o, 2, &err), &err);
-    assert_int_equal(q.statistics, (3 * hidden * hidden + inner * inner) * 8);
-    o.asym = true; /* two streams; what is lost on the way, of one site at a time */
+    assert_int_equal(q.statistics, 3 * statistics(hidden) + statistics(inner));
+    o.asym = o.propagate_quantized = true; /* two streams; what is lost on the way, of one site at a time */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.hidden, 2 * p.hidden);
-    assert_int_equal(q.statistics, inner * inner * 8 + 4 * inner * (inner + hidden));
+    assert_int_equal(q.statistics, statistics(inner) + 4 * inner * (inner + hidden));
     assert_true(q.batch > p.batch && q.layer > p.layer);
-    o.asym = false;
+    o.asym = o.propagate_quantized = false;
     OK(nb_plan_make(&p, &o, 2, &err), &err);
     o.data.seq_len = 100; /* the batch stays: 1024 rows */
     OK(nb_plan_make(&q, &o, 2, &err), &err);

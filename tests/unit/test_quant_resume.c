@@ -181,7 +181,7 @@ static void killed_anywhere(void **state)
             outcome r = finish(&o);
             size_t  finished = at ? at - 1 : 0; /* before step `at`; only sequential GPTQ can go on inside a layer */
             assert_int_equal(r.steps, STEPS - (variant < 2 ? finished : finished / 4 * 4));
-            if (o.save_states && o.method != NB_METHOD_RTN) assert_true(r.replayed < (size_t)o.save_states);
+            if (o.save_states && o.method != NB_METHOD_RTN && !o.asym) assert_true(r.replayed < (size_t)o.save_states);
             else if (o.method != NB_METHOD_RTN) assert_int_equal(r.replayed, finished / 4 == 6 ? 0 : finished / 4);
             NEAR(r.loss, whole.loss, 0);
             assert_true(hash_out() == want);

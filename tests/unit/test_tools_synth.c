@@ -572,7 +572,7 @@ static void test_program(void **state)
     holds("\"completion_tokens\": 8");
     PROGRAM(0, "run", model, "-p", "What is this?", "--image", picture, "-n", "4", "-q");
     PROGRAM(0, "quantize", model, "--method", "rtn", "--group-size", "32", "--samples", "2", "--data",
-            unit_path("tools/demo/calib/chat.jsonl"), "--out", quantized, "-q");
+            unit_path("tools/demo/calib/chat.jsonl"), "--gate", "off", "--out", quantized, "-q");
     PROGRAM(0, "run", quantized, "-p", "Hello", "-n", "8", "--temp", "0", "-q");
     PROGRAM(0, "bench", model, quantized, "-p", "16", "-n", "4", "-r", "1");
     holds("pp16");

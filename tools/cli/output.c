@@ -24,6 +24,15 @@ void nb_output_setup(const nb_common *common)
     nb_progress_setup((nb_progress_mode)common->progress, common->quiet);
 }
 
+void nb_output_for_rank(nb_common *common, int rank)
+{
+    if (rank == 0) return;
+    common->verbose = false;
+    common->quiet = true;
+    common->progress = NB_PROGRESS_NONE;
+    nb_output_setup(common);
+}
+
 bool nb_verbose(void)
 {
     return wanted.verbose;

@@ -11,6 +11,8 @@
 
 /* Called once by main before the command runs. */
 void nb_output_setup(const nb_common *common);
+/* Of several processes that do one job together, those with rank > 0 keep quiet. */
+void nb_output_for_rank(nb_common *common, int rank);
 bool nb_verbose(void);
 bool nb_json_wanted(void); /* --json */
 
