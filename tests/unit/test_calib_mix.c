@@ -153,6 +153,65 @@ static void rows_come_by_share(void **state)
     nb_buf_free(&again);
 }
 
+/* Rows held back: the last of each file in order, the last of each draw with shuffle; never given to the others, whatever runs dry. */
+static void held_rows_stay_apart(void **state)
+{
+    (void)state;
+    nb_error       err;
+    nb_buf         taken = {0}, held = {0}, all = {0};
+    char           a[160], b[160];
+    write_rows(a, "a.jsonl", 6);
+    write_rows(b, "b.jsonl", 5);
+    nb_data_source two[2] = {{.path = a, .weight = 1, .hold = 2, .total = 6}, {.path = b, .weight = 1, .hold = 1}}; /* b is not counted yet */
+    nb_mix_options o = {.skip = 1};
+    OK(read_mix(&taken, two, 2, &o, 0, &err), &err);
+    assert_string_equal(taken.data, "a1 a2 a3 b1 b2 b3 ");
+    o.held = true;
+    OK(read_mix(&held, two, 2, &o, 0, &err), &err);
+    assert_string_equal(held.data, "a4 a5 b4 ");
+    o = (nb_mix_options){.skip = 1, .samples = 20}; /* more than there are: the shortfall does not reach the held ones */
+    OK(read_mix(&taken, two, 2, &o, 0, &err), &err);
+    assert_string_equal(taken.data, "a1 a2 a3 b1 b2 b3 ");
+    o.samples = 5;
+    OK(read_mix(&taken, two, 2, &o, 2, &err), &err); /* every other row is not taken, and nothing else may come in its place */
+    assert_null(strstr(taken.data, "a4"));
+    assert_null(strstr(taken.data, "a5"));
+    assert_null(strstr(taken.data, "b4"));
+
+    for (int few = 0; few < 2; few++) {
+        o = (nb_mix_options){.shuffle = true, .seed = 3, .samples = few ? 3 : 0};
+        OK(read_mix(&taken, two, 2, &o, 0, &err), &err);
+        o.held = true;
+        o.samples = 0;
+        OK(read_mix(&held, two, 2, &o, 0, &err), &err);
+        assert_int_equal(held.size, 9);
+        for (size_t i = 0; i < held.size; i += 3) {
+            char word[4] = {held.data[i], held.data[i + 1], ' ', 0};
+            assert_null(strstr(taken.data, word));
+        }
+        if (!few) assert_int_equal(taken.size + held.size, 11 * 3);
+        nb_data_source whole[2] = {two[0], two[1]}; /* what is drawn before them does not depend on them */
+        whole[0].hold = whole[1].hold = 0;
+        o.held = false;
+        o.samples = few ? 3 : 0;
+        OK(read_mix(&all, whole, 2, &o, 0, &err), &err);
+        if (few) assert_string_equal(all.data, taken.data);
+    }
+
+    /* Rows that are not held need not be readable for those that are. */
+    char c[160];
+    snprintf(c, sizeof c, "%s", write_file("a2.jsonl", "{\"messages\": 7}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a1\"}]}\n"));
+    nb_data_source broken = {.path = c, .weight = 1, .hold = 1, .total = 2};
+    o = (nb_mix_options){.held = true};
+    OK(read_mix(&held, &broken, 1, &o, 0, &err), &err);
+    assert_string_equal(held.data, "a1 ");
+    o.held = false;
+    FAILS(read_mix(&taken, &broken, 1, &o, 0, &err), NB_ERR_INPUT, "line 1", &err);
+    nb_buf_free(&taken);
+    nb_buf_free(&held);
+    nb_buf_free(&all);
+}
+
 static void what_cannot_be_mixed(void **state)
 {
     (void)state;
@@ -195,7 +254,7 @@ static void rows_in_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shares_are_exact_to_a_row), cmocka_unit_test(rows_come_by_share),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(shares_are_exact_to_a_row), cmocka_unit_test(rows_come_by_share), cmocka_unit_test(held_rows_stay_apart),
                                        cmocka_unit_test(what_cannot_be_mixed), cmocka_unit_test(rows_in_memory)};
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

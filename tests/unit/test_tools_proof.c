@@ -461,13 +461,31 @@ static void short_data_is_shared(void **state)
     drop(out);
 }
 
+/* Of two files each gives its share of the held-out ones, and only --data with weights in it is told as no single command. */
+static void two_files_are_held_out_of(void **state)
+{
+    (void)state;
+    const char *model = demo("tools/demo/model"), *out = place("two");
+    char        words[2][1300];
+    snprintf(words[0], sizeof words[0], "%s:3", demo("tools/demo/calib/chat.jsonl"));
+    snprintf(words[1], sizeof words[1], "%s", demo("tools/demo/eval/chat_holdout.jsonl"));
+    assert_int_equal(PROGRAM(NULL, "quantize", model, "--method", "rtn", "--data", words[0], "--data", words[1], "--holdout", "12", "--answers", "0",
+                             "--out", out, "-q"), 0);
+    cJSON *report = load_json(out, "report.json");
+    assert_int_equal(at(at(report, "judge", "figures"), "samples", NULL)->valueint, 12);
+    assert_string_equal(at(report, "judge", "data")->valuestring, "chat.jsonl and other files");
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(at(report, "judge", NULL), "again")));
+    cJSON_Delete(report);
+    drop(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gate_reads_what_people_write), cmocka_unit_test(gate_refuses), cmocka_unit_test(scores_by_hand),
         cmocka_unit_test(card_of_the_source), cmocka_unit_test(failed_gate_leaves_a_marked_checkpoint),
         cmocka_unit_test(bad_rows_do_not_cost_the_work), cmocka_unit_test(flags_are_checked_before_anything_runs),
-        cmocka_unit_test(short_data_is_shared),
+        cmocka_unit_test(short_data_is_shared), cmocka_unit_test(two_files_are_held_out_of),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
