@@ -11,6 +11,7 @@
 
 #include "calib/ranks.h"
 #include "runtime/io/file.h"
+#include "quant/places.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
@@ -465,7 +466,13 @@ static nb_status settle_memory(nb_plan *plan, nb_quantize_options *q, nb_proof *
     bool   spool;
     size_t n = strlen(opt->out);
     char   text[32];
-    NB_TRY(nb_plan_make(plan, q, nb_pool_threads(session->pool), err));
+    NB_TRY(nb_places_check(q->model_dir, q->out_dir, err)); /* it says best what is wrong with them */
+    nb_status made = nb_plan_make(plan, q, nb_pool_threads(session->pool), err);
+    if (made == NB_ERR_INPUT && !opt->dry_run && !opt->max_ram && !opt->max_vram) { /* the run will say so, and better */
+        memset(plan, 0, sizeof *plan);
+        return NB_OK;
+    }
+    NB_TRY(made);
     if (opt->max_vram && session->ops.isa != NB_ISA_LEVELS)
         return nb_fail(err, NB_ERR_ARGUMENT, "--max-vram limits the memory of a GPU, and this run uses the CPU: give --device cuda, or "
                        "--max-ram for the memory of the host");
@@ -549,7 +556,7 @@ nb_status nb_quantize_command(nb_args *args, nb_quantize_flags *opt, nb_error *e
     if (s == NB_OK) s = write_command(&command, args, err);
     if (s == NB_OK) s = settle_memory(&plan, &q, &proof, &spool, opt, &session, err);
     if (s == NB_OK && opt->dry_run) s = nb_quantize_print_plan(&plan, q.data.spool != NULL, opt, err);
-    if (s == NB_OK && !opt->dry_run) s = nb_quantize_note_plan(&plan, &q, session.pool, err);
+    if (s == NB_OK && !opt->dry_run && plan.fixed) s = nb_quantize_note_plan(&plan, &q, session.pool, err);
     if (s == NB_OK && !opt->dry_run) {
         q.recipe_json = proof.recipe = recipe.data;
         q.command_json = command.data;

@@ -21,6 +21,14 @@ static nb_status open_table(nb_matrix *out, const nb_model *model, const char *n
     return status;
 }
 
+/* A head that is not wanted now will be, when the result is judged. */
+static nb_status check_head(const nb_model *m, nb_error *err)
+{
+    const uint64_t  shape[2] = { (uint64_t)m->config.vocab, (uint64_t)m->config.hidden };
+    const nb_entry *e;
+    return m->config.quant.method == NB_QUANT_NONE ? nb_checkpoint_get(m->checkpoint, "lm_head.weight", 2, shape, &e, err) : NB_OK;
+}
+
 static nb_status open_layers(nb_model *m, nb_error *err)
 {
     for (int i = 0; i < m->config.layers; i++) {
@@ -74,6 +82,7 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
     NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
     if (!c->tied && !(flags & NB_OPEN_NO_HEAD)) NB_TRY(open_table(&m->head, m, "lm_head", err));
+    if (!c->tied && flags & NB_OPEN_NO_HEAD) NB_TRY(check_head(m, err));
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
     NB_TRY(nb_vision_open(&m->vision, m, err));
     m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);

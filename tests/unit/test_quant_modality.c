@@ -75,6 +75,7 @@ static void weights_are_what_they_claim(void **state)
         seen           s = {.f = &f};
         nb_sample_tap  tap = {.site = watch, .context = &s};
         OK(nb_float_layer_read(&f, source.model, &plain, i, &err), &err);
+        for (int j = 0; j < NB_LINEARS; j++) OK(nb_float_layer_floats(&f, j, ops.pool, &err), &err);
         for (int j = 0; j < NB_LINEARS; j++) linears[j] = (nb_linear){.weights = f.source[j].weights, .bias = j <= NB_V ? f.bias[j] : NULL};
         OK(nb_layer_pack(&ops, &packed, &source.model->config, f.norm[0], f.norm[1], linears, &err), &err);
         OK(nb_samples_layer(&samples, source.model, &packed, &tap, true, &err), &err);

@@ -120,7 +120,7 @@ static void parts_of_the_demo(void **state)
     o.asym = o.propagate_quantized = true; /* two streams; what is lost on the way, of one site at a time */
     OK(nb_plan_make(&q, &o, 2, &err), &err);
     assert_int_equal(q.hidden, 2 * p.hidden);
-    assert_int_equal(q.statistics, statistics(inner) + 4 * inner * (inner + hidden));
+    assert_int_equal(q.statistics, statistics(inner)); /* and what was lost on the way, which is part of the work */
     assert_true(q.batch > p.batch && q.layer > p.layer);
     o.asym = o.propagate_quantized = false;
     OK(nb_plan_make(&p, &o, 2, &err), &err);
