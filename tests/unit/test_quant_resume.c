@@ -186,6 +186,7 @@ static void killed_anywhere(void **state)
             NEAR(r.loss, whole.loss, 0);
             assert_true(hash_out() == want);
         }
+        if (variant % 3) continue;
         /* Again and again, one layer further each time, on disk or in memory. */
         char spool[600];
         int  signal = SIGKILL;
