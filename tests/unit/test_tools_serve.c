@@ -257,8 +257,7 @@ static void test_stream_equals_whole(void **state)
     static const char *const bodies[] = {
         "\"messages\": [{\"role\": \"user\", \"content\": \"Tell me about the \xC3\xA9t\xC3\xA9 \xF0\x9F\x98\x80 \xE4\xB8\xAD\"}], \"max_tokens\": 60, \"seed\": 1, \"temperature\": 1.3, \"top_k\": 0",
         "\"messages\": [{\"role\": \"user\", \"content\": \"Count\"}], \"max_tokens\": 40, \"seed\": 2, \"temperature\": 1, \"stop\": [\" the\", \"xyz\"]",
-        "\"messages\": [{\"role\": \"user\", \"content\": \"What is the date?\"}], \"max_tokens\": 150, \"temperature\": 0, \"tool_choice\": \"required\", \"parallel_tool_calls\": false, \"tools\": [{\"type\": \"function\", "
-        "\"function\": {\"name\": \"date\", \"parameters\": {\"type\": \"object\", \"properties\": {\"zone\": {\"enum\": [\"UTC\", \"CET\"]}}, \"required\": [\"zone\"]}}}]",
+        "\"messages\": [{\"role\": \"user\", \"content\": \"What is the date?\"}], \"max_tokens\": 150, \"temperature\": 0, \"tool_choice\": \"required\", \"parallel_tool_calls\": false, \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"date\", \"parameters\": {\"type\": \"object\", \"properties\": {\"zone\": {\"enum\": [\"UTC\", \"CET\"]}}, \"required\": [\"zone\"]}}}]",
     };
     for (size_t i = 0; i < NB_COUNT(bodies); i++) {
         nb_buf body = {0}, content = {0}, calls = {0};
