@@ -77,7 +77,7 @@ static nb_status take_sites(nb_layer_work *l, nb_error *err)
 
 bool nb_layer_job_by_sites(const nb_job *job)
 {
-    return job->options.method == NB_METHOD_GPTQ && (job->options.true_sequential || job->options.asym);
+    return job->options.method == NB_METHOD_GPTQ && job->options.true_sequential && !job->options.asym;
 }
 
 static nb_status solve_layer(nb_layer_work *l, nb_error *err)

@@ -210,7 +210,7 @@ bool nb_proof_command(const nb_proof *p, nb_buf *out)
     if (d->seq_len) add_count(out, "--seq-len", (int64_t)d->seq_len);
     if (o->media.min_pixels) add_count(out, "--min-pixels", o->media.min_pixels);
     if (o->media.max_pixels) add_count(out, "--max-pixels", o->media.max_pixels);
-    if (nb_args_given(p->args, "pixels")) add_word(out, "--pixels", nb_args_choice(p->args, "pixels", word));
+    if (p->opt->media.pixels) add_word(out, "--pixels", nb_args_choice(p->args, "pixels", word));
     if (o->data_format != NB_DATA_AUTO) add_word(out, "--data-format", nb_args_choice(p->args, "data-format", word));
     add_word(out, "--dataset-info", o->dataset_info);
     add_word(out, "--image-root", o->media.image_root);

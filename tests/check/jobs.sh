@@ -13,7 +13,7 @@ cd "$dir"
 fail() { echo "$1"; cat said 2>/dev/null; exit 1; }
 hash() { (cd "$1" && sha256sum *) | sed 's/ .*//' | sha256sum; }
 begin() { # in the background
-    "$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 48 --method gptq --out out "$@" >/dev/null 2>said &
+    "$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 48 --method gptq --effort 0 --out out "$@" >/dev/null 2>said &
     job=$!
 }
 ends() { code=0; wait $job || code=$?; } # its exit code
@@ -62,6 +62,17 @@ ends
 "$nibble" resume elsewhere >/dev/null 2>said || fail "resume of --job"
 [ "$(hash out)" = "$want" ] || fail "other bytes after --job"
 [ ! -e elsewhere ] || fail "left behind"
+# With asymmetric calibration (the default effort) a job goes on from whole layers, and both streams are made again.
+rm -r out
+"$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 8 --method gptq --out out >/dev/null 2>said || fail "effort 1"
+want=$(hash out)
+rm -r out
+"$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 8 --method gptq --out out >/dev/null 2>said & job=$!
+wait_for '"layer":2,"bytes"'
+kill -KILL $job
+ends
+"$nibble" resume out >/dev/null 2>said || fail "resume at effort 1"
+[ "$(hash out)" = "$want" ] || fail "other bytes at effort 1"
 code=0; "$nibble" resume out >/dev/null 2>said || code=$?
 [ $code = 5 ] && grep -q 'there is no job to resume' said || fail "resume of nothing: $code"
 "$nibble" plan "$demo/model" --data "$demo/calib/chat.jsonl" --out planned > plan

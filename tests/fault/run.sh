@@ -37,7 +37,7 @@ quantize() { # NAME FLAGS... -- MORE...
         shift
     done
     shift
-    sweep "$name" out $flags -- quantize "$dir/tiny" --data "$chats/chat.jsonl" --samples 3 --group-size 32 -q -t 1 --out "$dir/w/out" "$@"
+    sweep "$name" out $flags -- quantize "$dir/tiny" --data "$chats/chat.jsonl" --samples 3 --group-size 32 --effort 0 --gate off -q -t 1 --out "$dir/w/out" "$@"
 }
 echo "| command | fault | calls | killed | error | well | absent | old | complete |"
 echo "|---|---|---|---|---|---|---|---|---|"
