@@ -31,6 +31,7 @@ void nb_quantize_report_free(nb_quantize_report *r)
     free(r->sources);
     nb_buf_free(&r->adapters);
     nb_buf_free(&r->notes);
+    nb_buf_free(&r->run_notes);
     memset(r, 0, sizeof *r);
 }
 

@@ -119,6 +119,7 @@ typedef struct nb_quantize_report {
     float    max_input;             /* largest |x| at any site: fp16 serving overflows beyond 65504 */
     nb_buf   adapters;              /* what was merged, one line each */
     nb_buf   notes;
+    nb_buf   run_notes;             /* about this run, not about the result: no part of any file */
 } nb_quantize_report;
 /* Whether the result has inputs in an order of its own (g_idx). */
 bool nb_quantize_permutes(const nb_quantize_options *options);

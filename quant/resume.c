@@ -251,11 +251,11 @@ static nb_status save_from_memory(nb_job *job, bool *saved, nb_error *err)
         *saved = true;
         return NB_OK;
     }
-    nb_buf_printf(&job->report->notes, "hidden states are not saved for a resumed run, which will take longer: %s\n", why.text);
+    nb_buf_printf(&job->report->run_notes, "hidden states are not saved for a resumed run, which will take longer: %s\n", why.text);
     nb_spool_free(job->saver);
     job->saver = NULL;
     job->options.save_states = 0; /* once is enough */
-    return nb_buf_status(&job->report->notes, "notes", err);
+    return nb_buf_status(&job->report->run_notes, "notes", err);
 }
 
 /* The inputs of job->states are the samples' states: on disk, and written down. */
@@ -297,7 +297,7 @@ static nb_status recover_states(nb_spool **spool, nb_job *job, nb_error *err)
     nb_status status = nb_spool_recover(spool, o->data.spool ? o->data.spool : nb_journal_folder(job->journal), o->data.spool_level,
                                         o->data.spool_chunk, &r->mark, &why, err);
     if (!status && why.size) {
-        nb_buf_printf(&job->report->notes, "hidden states of an earlier run are not used, but computed again: %s\n", why.data);
+        nb_buf_printf(&job->report->run_notes, "hidden states of an earlier run are not used, but computed again: %s\n", why.data);
         nb_spool_free(*spool);
         *spool = NULL;
     }

@@ -209,6 +209,7 @@ static nb_status json_report(const nb_quantize_report *r, const nb_solver_qualit
 static void warn_about(const nb_quantize_report *r, const nb_solver_quality *q)
 {
     nb_warn_lines(r->notes.data, "");
+    nb_warn_lines(r->run_notes.data, "");
     if (q->fallbacks)
         nb_warn("%zu matrices were rounded to nearest because the factorisation failed up to --damp-max", q->fallbacks);
     if (q->dead) nb_warn("%zu inputs never saw a token other than zero; more or more varied --data may help", q->dead);

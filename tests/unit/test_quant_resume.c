@@ -106,7 +106,7 @@ static outcome run(const nb_quantize_options *o, size_t at, int how, int *signal
         snprintf(result.text, sizeof result.text, "%s", err.text);
         result.steps = i.steps;
         result.replayed = r.replayed_layers;
-        snprintf(result.notes, sizeof result.notes, "%s", r.notes.data ? r.notes.data : "");
+        snprintf(result.notes, sizeof result.notes, "%s%s", r.notes.data ? r.notes.data : "", r.run_notes.data ? r.run_notes.data : "");
         snprintf(result.told, sizeof result.told, "%s", i.told);
         for (size_t m = 0; m < r.count && r.matrices; m++) {
             result.loss += r.matrices[m].loss + r.matrices[m].rtn_loss + r.matrices[m].ratio + (r.matrices[m].name[0] == 'm');
