@@ -269,9 +269,7 @@ static nb_status finish(nb_job *job, nb_error *err)
     nb_samples_free(&job->original);
     if (job->samples.spool) nb_spool_discard(job->samples.spool); /* its folder is the judge's now */
     nb_samples_free(&job->samples);
-    if (!o->finish) return NB_OK;
-    NB_TRY(nb_model_reload_embedding(job->model, err)); /* and the head, to judge */
-    return o->finish(o->finish_context, &q, err);
+    return o->finish ? o->finish(o->finish_context, &q, err) : NB_OK;
 }
 
 static nb_status write_rest(nb_job *job, nb_error *err)

@@ -18,7 +18,7 @@ typedef struct {
 
 /* A checkpoint that is whole but for its name: what a judge sees.  Files that it adds (nb_writer_file) appear with the rest. */
 typedef struct {
-    nb_model   *original;  /* adapters merged, layers not loaded (NB_OPEN_NO_LAYERS) */
+    nb_model   *original;  /* adapters merged, layers not loaded; nb_model_reload_embedding before it computes anything */
     nb_writer  *writer;    /* nb_writer_partial is the folder */
     const struct nb_quantize_report *report;
 } nb_quantized;

@@ -482,6 +482,16 @@ nb_status nb_proof_finish(void *proof, const nb_quantized *q, nb_error *err)
     nb_model      *quantized;
     p->report = q->report;
     NB_TRY(nb_checkpoint_open_unfinished(&checkpoint, nb_writer_partial(q->writer), err));
+    if (!p->judges) { /* two models can be more than all that was needed before */
+        measure_sizes(p, q->original->checkpoint, checkpoint);
+        nb_checkpoint_close(checkpoint);
+        return write_files(p, q->writer, err);
+    }
+    nb_status opened = nb_model_reload_embedding(q->original, err);
+    if (opened) {
+        nb_checkpoint_close(checkpoint);
+        return opened;
+    }
     NB_TRY(nb_model_open_checkpoint(&quantized, checkpoint, &q->original->ops, NB_OPEN_NO_LAYERS, err));
     measure_sizes(p, q->original->checkpoint, quantized->checkpoint);
     nb_status status = reach_verdict(p, q->original, quantized, err);

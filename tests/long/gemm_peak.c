@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "calib/stats.h"
 #include "kernels/gemm.h"
 #include "quant/linalg.h"
 
@@ -85,8 +86,11 @@ int main(int argc, char **argv)
     size_t big = (size_t)N * K;
     w.x = malloc((size_t)ROWS * N * 4), w.y = malloc((size_t)ROWS * N * 4), w.w = malloc(big * 4), w.panels = malloc(256 * K * 4);
     w.a = malloc((size_t)ROWS * K * 8), w.b = malloc((size_t)ROWS * K * 8), w.c = malloc(16 * 65536 * 8), w.panels64 = malloc(256 * K * 8);
-    double *h = calloc((size_t)4096 * 4096, 8), *sums = calloc(4096, 8);
-    float  *most = calloc(4096, 4);
+    nb_stats       stats;
+    uint8_t        modality[ROWS] = { 0 };
+    const size_t   bounds[2] = { 0, ROWS };
+    nb_sample_rows one = { .bounds = bounds, .count = 1, .modality = modality };
+    if (nb_stats_init(&stats, 4096, (const float[]){ 1, 1, 1 }, &err)) return 1;
     uint16_t *half = malloc(big * 2);
     for (size_t i = 0; i < (size_t)ROWS * N; i++) w.x[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
     for (size_t i = 0; i < big; i++) w.w[i] = (float)(i * 40503u % 2001) / 1000 - 1, half[i] = nb_f32_to_bf16(w.w[i]);
@@ -107,7 +111,7 @@ int main(int argc, char **argv)
                 ops.matmul(&ops, w.y, N, w.x, K, ROWS, i == 4 ? &m32 : &m16, NULL, false);
                 flop = 2.0 * ROWS * (double)big;
             } else {
-                ops.gram(&ops, h, sums, most, w.x, 4096, ROWS, 4096, NULL);
+                nb_stats_add(&stats, &ops, w.x, 4096, &one);
                 flop = 4096.0 * 4096 * ROWS;
             }
             better(&best[i], flop, cpu_seconds() - cpu, nb_seconds() - wall);

@@ -43,8 +43,8 @@ for samples in 32 64; do
         >"$work/report" 2>"$work/errors" || { cat "$work/errors"; exit 1; }
     planned=$(sed -n 's/.*"ram_least": \([0-9]*\).*/\1/p' "$work/plan")
     read -r kib seconds <"$work/time"
-    tokens=$(sed -n 's/^ *"tokens": \([0-9]*\).*/\1/p' "$work/report")
-    spooled=$(sed -n 's/^ *"spool_bytes": \([0-9]*\).*/\1/p' "$work/report")
+    tokens=$(sed -n 's/^  "tokens": \([0-9]*\).*/\1/p' "$work/report")
+    spooled=$(sed -n 's/^  "spool_bytes": \([0-9]*\).*/\1/p' "$work/report")
     peak=$((kib * 1024))
     echo "$samples samples, $tokens tokens: peak $peak bytes of $planned planned ($((1000 * peak / planned / 10)) %), a generation of hidden states $spooled bytes, $seconds s"
     check "within 4 GiB and the plan, and not below 85 % of it" $((peak <= 4294967296 && peak <= planned && peak * 100 >= planned * 85))
