@@ -1,5 +1,4 @@
-/* copies.h - checkpoints that are the demo model but for one thing, in folders of their own; and the program with its standard output
- * in a string. */
+/* copies.h - checkpoints that are the demo model but for one thing, in folders of their own. */
 #ifndef NB_COPIES_H
 #define NB_COPIES_H
 
@@ -11,7 +10,6 @@
 
 #include "runtime/io/file.h"
 #include "runtime/io/safetensors.h"
-#include "tools/commands.h"
 
 static char copies_root[] = "/tmp/nibble-copies-XXXXXX";
 
@@ -86,31 +84,5 @@ static inline void poke(const char *copy, const char *tensor, size_t i, uint16_t
     close(fd);
     nb_safetensors_close(f);
 }
-
-static char printed[1 << 20];
-
-static int program(int argc, const char *const *argv)
-{
-    const char *words[24] = {"nibble"};
-    char        path[64] = "/tmp/nibble-out-XXXXXX";
-    int         file = mkstemp(path), nothing = open("/dev/null", O_WRONLY), saved[2];
-    for (int i = 0; i < argc; i++) words[1 + i] = argv[i];
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) saved[i] = dup(1 + i);
-    dup2(file, 1);
-    dup2(nothing, 2);
-    int code = nb_program(1 + argc, (char *const *)words);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) dup2(saved[i], 1 + i), close(saved[i]);
-    ssize_t n = pread(file, printed, sizeof printed - 1, 0);
-    printed[n < 0 ? 0 : n] = 0;
-    close(file);
-    close(nothing);
-    unlink(path);
-    return code;
-}
-#define PROGRAM(...) program((int)NB_COUNT(((const char *const[]){__VA_ARGS__})), (const char *const[]){__VA_ARGS__})
 
 #endif

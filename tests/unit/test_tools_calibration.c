@@ -3,6 +3,7 @@
 
 #include "program.h"
 #include "runtime/vision/media_cache.h"
+#include "temp_files.h"
 #include "tools/data_script.h"
 
 static void write_rows(char path[160], const char *name, int count)

@@ -7,52 +7,16 @@
 #include <sys/stat.h>
 
 #include "calib/dataset.h"
+#include "program.h"
 #include "runtime/model/prompt.h"
 #include "temp_files.h"
-#include "tools/commands.h"
 #include "tools/data.h"
 #include "tools/data_histogram.h"
 #include "tools/data_similar.h"
 
-/* ---- running the program -------------------------------------------------------------------------------------------------- */
+#define DATA(...) RUN("data", __VA_ARGS__)
 
-static char printed[2][1 << 16];
-
-static int program(int argc, const char *const *argv)
-{
-    char        paths[2][160];
-    const char *words[32] = {"nibble", "data"};
-    int         saved[2];
-    for (int i = 0; i < argc; i++) words[i + 2] = argv[i];
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) {
-        snprintf(paths[i], sizeof paths[i], "%s", write_file(i ? "stderr" : "stdout", ""));
-        int file = open(paths[i], O_WRONLY | O_TRUNC);
-        saved[i] = dup(i + 1);
-        dup2(file, i + 1);
-        close(file);
-    }
-    int code = nb_program(argc + 2, (char *const *)words);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) {
-        dup2(saved[i], i + 1);
-        close(saved[i]);
-        FILE  *f = fopen(paths[i], "r");
-        size_t n = fread(printed[i], 1, sizeof printed[i] - 1, f);
-        printed[i][n] = 0;
-        fclose(f);
-    }
-    return code;
-}
-#define DATA(...) program((int)NB_COUNT(((const char *const[]){__VA_ARGS__})), (const char *const[]){__VA_ARGS__})
-
-static void holds(const char *text, const char *part)
-{
-    if (!strstr(text, part)) fail_msg("'%s' does not hold '%s'", text, part);
-}
-
+/* The first line of what was printed. */
 static cJSON *report(void)
 {
     cJSON   *tree;

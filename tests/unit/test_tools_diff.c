@@ -1,16 +1,14 @@
 /* test_tools_diff.c - diff between the demo model and copies of it that differ in one known thing, or in nothing that matters. */
 #include "copies.h"
 #include "kernels/float.h"
-#include "runtime/io/json.h"
+#include "program.h"
 #include "runtime/model/linear.h"
 
 static cJSON *diff(const char *a, const char *b, bool values, int code)
 {
-    nb_error err;
-    cJSON   *report;
-    int      got = PROGRAM("diff", a, b, "--json", values ? "--values" : "--no-values");
-    if (got != code) fail_msg("diff %s %s: code %d\n%s", a, b, got, printed);
-    OK(nb_json_parse(&report, printed, strlen(printed), "diff", &err), &err);
+    int got = RUN("diff", a, b, "--json", values ? "--values" : "--no-values");
+    if (got != code) fail_msg("diff %s %s: code %d\n%s", a, b, got, printed[0]);
+    cJSON *report = printed_json();
     assert_int_equal(cJSON_IsTrue(nb_json_find(report, "same")), code == 0);
     return report;
 }
@@ -31,7 +29,7 @@ static void differs_at(const char *copy, const char *where, const char *a, const
 {
     cJSON       *report = diff(unit_path("tools/demo/model"), copy_path(copy, NULL), false, 1);
     const cJSON *d = entry(report, "differences", where);
-    if (!d || cJSON_GetArraySize(nb_json_find(report, "differences")) != 1) fail_msg("expected one difference at %s:\n%s", where, printed);
+    if (!d || cJSON_GetArraySize(nb_json_find(report, "differences")) != 1) fail_msg("expected one difference at %s:\n%s", where, printed[0]);
     if (a) assert_string_equal(nb_json_find(d, "a")->valuestring, a);
     if (b) assert_string_equal(nb_json_find(d, "b")->valuestring, b);
     cJSON_Delete(report);
@@ -40,7 +38,7 @@ static void differs_at(const char *copy, const char *where, const char *a, const
 static void same_as_demo(const char *copy, int notes)
 {
     cJSON *report = diff(unit_path("tools/demo/model"), copy_path(copy, NULL), false, 0);
-    if (cJSON_GetArraySize(nb_json_find(report, "notes")) < notes) fail_msg("expected %d notes:\n%s", notes, printed);
+    if (cJSON_GetArraySize(nb_json_find(report, "notes")) < notes) fail_msg("expected %d notes:\n%s", notes, printed[0]);
     cJSON_Delete(report);
 }
 
@@ -68,8 +66,8 @@ static void test_same(void **state)
     cJSON      *report = diff(demo, demo, true, 0);
     assert_int_equal(nb_json_find(report, "tensors_with_equal_values")->valueint, 129);
     cJSON_Delete(report);
-    assert_int_equal(PROGRAM("diff", demo, "/nowhere"), 5);
-    assert_int_equal(PROGRAM("diff", demo), 2);
+    assert_int_equal(RUN("diff", demo, "/nowhere"), 5);
+    assert_int_equal(RUN("diff", demo), 2);
 }
 
 static void test_config(void **state)
@@ -142,7 +140,7 @@ static void test_side_files(void **state)
     same_as_demo("jinja", 0); /* the same text from another file */
     replace_file("jinja", "chat_template.jinja", text.data);
     cJSON *report = diff(unit_path("tools/demo/model"), copy_path("jinja", NULL), false, 1);
-    assert_non_null(strstr(printed, "\"template\""));
+    assert_non_null(strstr(printed[0], "\"template\""));
     cJSON_Delete(report);
     nb_buf_free(&text);
     cJSON_Delete(tree);
@@ -167,7 +165,7 @@ static void test_tokenizer(void **state)
     cJSON_SetNumberValue(vocab->child, 1023);
     put("tokens", "tokenizer.json", tree);
     cJSON *report = diff(unit_path("tools/demo/model"), copy_path("tokens", NULL), false, 1);
-    if (cJSON_GetArraySize(nb_json_find(report, "differences")) != 4) fail_msg("%s", printed);
+    if (cJSON_GetArraySize(nb_json_find(report, "differences")) != 4) fail_msg("%s", printed[0]);
     assert_non_null(entry(report, "differences", name));
     assert_non_null(entry(report, "differences", "merges: 3"));
     assert_non_null(entry(report, "differences", "merges: 4"));
@@ -214,7 +212,7 @@ static void test_packed_values(void **state)
     char        packed[300];
     nb_error    err;
     snprintf(packed, sizeof packed, "%s", copy_path("packed", NULL));
-    assert_int_equal(PROGRAM("quantize", demo, "--method", "rtn", "--asym", "--format", "gptq_v2", "--out", packed), 0);
+    assert_int_equal(RUN("quantize", demo, "--method", "rtn", "--asym", "--format", "gptq_v2", "--out", packed), 0);
     nb_config       config[2];
     nb_checkpoint  *c[2];
     nb_linear       l[2];
@@ -256,8 +254,8 @@ static void test_forms(void **state)
     char        awq[300], gptq[300], one[300], two[300], three[300];
     snprintf(awq, sizeof awq, "%s", copy_path("awq", NULL));
     snprintf(gptq, sizeof gptq, "%s", copy_path("gptq", NULL));
-    assert_int_equal(PROGRAM("quantize", demo, "--method", "rtn", "--sym", "--format", "awq", "--out", awq), 0);
-    assert_int_equal(PROGRAM("quantize", demo, "--method", "rtn", "--sym", "--format", "gptq", "--out", gptq), 0);
+    assert_int_equal(RUN("quantize", demo, "--method", "rtn", "--sym", "--format", "awq", "--out", awq), 0);
+    assert_int_equal(RUN("quantize", demo, "--method", "rtn", "--sym", "--format", "gptq", "--out", gptq), 0);
     cJSON *report = diff(awq, gptq, true, 1);
     assert_non_null(entry(report, "differences", "model.layers.0.self_attn.q_proj"));
     assert_int_equal(cJSON_GetArraySize(nb_json_find(report, "values")), 0);
@@ -274,9 +272,9 @@ static void test_forms(void **state)
     snprintf(one, sizeof one, "%s", copy_path("one", NULL));
     snprintf(two, sizeof two, "%s", copy_path("two", NULL));
     snprintf(three, sizeof three, "%s", copy_path("three", NULL));
-    assert_int_equal(PROGRAM("synth", "tiny", "--out", one), 0);
-    assert_int_equal(PROGRAM("synth", "tiny", "--layout", "new", "--out", two), 0);
-    assert_int_equal(PROGRAM("synth", "tiny", "--seed", "1", "--out", three), 0);
+    assert_int_equal(RUN("synth", "tiny", "--out", one), 0);
+    assert_int_equal(RUN("synth", "tiny", "--layout", "new", "--out", two), 0);
+    assert_int_equal(RUN("synth", "tiny", "--seed", "1", "--out", three), 0);
     report = diff(one, two, true, 0); /* names and config in the other layout */
     assert_non_null(entry(report, "notes", "names"));
     cJSON_Delete(report);

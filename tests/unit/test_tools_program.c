@@ -4,13 +4,13 @@
 
 #include <sys/stat.h>
 
-#include "whole_program.h"
-#include "runtime/io/json.h"
+#include "program.h"
+#include "temp_files.h"
 
 static void test_program_codes(void **state)
 {
     (void)state;
-    assert_int_equal(program(NULL, 0, NULL), 2);
+    assert_int_equal(run_program(NULL, 0, NULL), 2);
     holds(printed[1], "nibble --help");
     assert_int_equal(PROGRAM(NULL, "--version"), 0);
     holds(printed[0], "nibble ");

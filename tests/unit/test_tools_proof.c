@@ -4,8 +4,8 @@
 
 #include <sys/stat.h>
 
-#include "whole_program.h"
-#include "runtime/io/json.h"
+#include "program.h"
+#include "temp_files.h"
 #include "tools/eval/gate.h"
 #include "tools/quantize_proof.h"
 

@@ -11,15 +11,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "program.h"
 #include "runtime/io/file.h"
-#include "runtime/io/json.h"
-#include "tools/commands.h"
 #include "tools/hub/digest.h"
 #include "tools/hub/hub.h"
 
 enum { BIG = 300000 };
 
-static char  folder[64], endpoint[64], printed[2][1 << 16];
+static char  folder[64], endpoint[64];
 static pid_t server;
 static int   server_input = -1;
 static bool  have_server;
@@ -91,39 +90,15 @@ static int stop_server(void **state)
 /* nibble pull t/REPO --out FOLDER/out ARGUMENTS..., its streams in printed. */
 static int pull(const char *repo, int argc, const char *const *argv)
 {
-    char        name[64], paths[2][200];
-    const char *words[32] = {"nibble", "pull", name, "--out", in_folder("out"), "--endpoint", endpoint, "--retry-wait", "0.001"};
-    int         saved[2], n = 9;
+    char        name[64];
+    const char *words[32] = {"pull", name, "--out", in_folder("out"), "--endpoint", endpoint, "--retry-wait", "0.001"};
+    int         n = 8;
     snprintf(name, sizeof name, "t/%s", repo);
     for (int i = 0; i < argc; i++) words[n++] = argv[i];
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) {
-        snprintf(paths[i], sizeof paths[i], "%s", in_folder(i ? "stderr" : "stdout"));
-        int fd = open(paths[i], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        saved[i] = dup(i + 1);
-        dup2(fd, i + 1);
-        close(fd);
-    }
-    int code = nb_program(n, (char *const *)words);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) {
-        dup2(saved[i], i + 1);
-        close(saved[i]);
-        nb_buf b = {0};
-        if (nb_file_read(&b, paths[i], sizeof printed[i] - 1, NULL) == NB_OK) memcpy(printed[i], b.data, b.size + 1);
-        nb_buf_free(&b);
-    }
-    return code;
+    return run_program(NULL, n, words);
 }
 #define PULL(repo, ...)                                                                                             \
     pull(repo, (int)NB_COUNT(((const char *const[]){NULL, ##__VA_ARGS__})) - 1, (const char *const[]){NULL, ##__VA_ARGS__} + 1)
-
-static void holds(const char *text, const char *part)
-{
-    if (!strstr(text, part)) fail_msg("'%s' does not hold '%s'", text, part);
-}
 
 static void drop(void)
 {

@@ -5,10 +5,10 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "program.h"
 #include "quant/writer.h"
 #include "runtime/engine/engine.h"
 #include "temp_files.h"
-#include "tools/commands.h"
 #include "tools/synth/synth.h"
 #include "tools/synth/values.h"
 
@@ -522,78 +522,44 @@ static void test_append(void **state)
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */
 
-static char printed[1 << 16]; /* stdout and stderr of the last run */
-
-static int program(int argc, const char *const *argv)
-{
-    const char *words[32] = {"nibble"};
-    const char *path = write_file("printed", "");
-    int         saved[2], file = open(path, O_WRONLY | O_APPEND);
-    for (int i = 0; i < argc; i++) words[i + 1] = argv[i];
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) saved[i] = dup(i + 1), dup2(file, i + 1);
-    int code = nb_program(argc + 1, (char *const *)words);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) dup2(saved[i], i + 1), close(saved[i]);
-    close(file);
-    FILE  *f = fopen(path, "r");
-    size_t n = fread(printed, 1, sizeof printed - 1, f);
-    printed[n] = 0;
-    fclose(f);
-    return code;
-}
-#define PROGRAM(want, ...)                                                                                            \
-    do {                                                                                                              \
-        const char *const program_words[] = {__VA_ARGS__};                                                            \
-        int               program_code = program((int)NB_COUNT(program_words), program_words);                        \
-        if (program_code != (want)) fail_msg("%s: exit code %d: %s", program_words[0], program_code, printed);         \
-    } while (0)
-
-static void holds(const char *part)
-{
-    if (!strstr(printed, part)) fail_msg("'%s' does not hold '%s'", printed, part);
-}
-
 static void test_program(void **state)
 {
     (void)state;
     const char *model = place("program"), *again = place("again"), *quantized = place("quantized");
     char        recipe[200];
     const char *picture = unit_path("tools/demo/calib/images/chat-0000-0.png");
-    PROGRAM(0, "synth", "tiny", "--out", model, "--seed", "5", "--layout", "new", "-t", "2");
-    holds("228 k random weights in 57 tensors");
-    PROGRAM(0, "inspect", model);
-    holds("2 layers of 64, intermediate 128, 4 heads of 16, 2 KV heads");
-    holds("new (transformers 4.52 and later)");
-    if (strstr(printed, "missing  ")) fail_msg("a side file is missing: %s", printed);
-    PROGRAM(0, "run", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos", "--json", "-q");
-    holds("\"completion_tokens\": 8");
-    PROGRAM(0, "run", model, "-p", "What is this?", "--image", picture, "-n", "4", "-q");
-    PROGRAM(0, "quantize", model, "--method", "rtn", "--group-size", "32", "--samples", "2", "--data",
+    ENDS(0, "synth", "tiny", "--out", model, "--seed", "5", "--layout", "new", "-t", "2");
+    holds(printed[0], "228 k random weights in 57 tensors");
+    ENDS(0, "inspect", model);
+    holds(printed[0], "2 layers of 64, intermediate 128, 4 heads of 16, 2 KV heads");
+    holds(printed[0], "new (transformers 4.52 and later)");
+    if (strstr(printed[0], "missing  ")) fail_msg("a side file is missing: %s", printed[0]);
+    ENDS(0, "run", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos", "--json", "-q");
+    holds(printed[0], "\"completion_tokens\": 8");
+    ENDS(0, "run", model, "-p", "What is this?", "--image", picture, "-n", "4", "-q");
+    ENDS(0, "quantize", model, "--method", "rtn", "--group-size", "32", "--samples", "2", "--data",
             unit_path("tools/demo/calib/chat.jsonl"), "--gate", "off", "--out", quantized, "-q");
-    PROGRAM(0, "run", quantized, "-p", "Hello", "-n", "8", "--temp", "0", "-q");
-    PROGRAM(0, "bench", model, quantized, "-p", "16", "-n", "4", "-r", "1");
-    holds("pp16");
+    ENDS(0, "run", quantized, "-p", "Hello", "-n", "8", "--temp", "0", "-q");
+    ENDS(0, "bench", model, quantized, "-p", "16", "-n", "4", "-r", "1");
+    holds(printed[0], "pp16");
 
     snprintf(recipe, sizeof recipe, "%s/synth.json", model); /* makes it again */
-    PROGRAM(2, "synth", "--config", recipe);
-    holds("exists");
-    PROGRAM(0, "synth", "--config", recipe, "--out", again, "--json", "-q");
-    holds("\"params\": 227712,");
+    ENDS(2, "synth", "--config", recipe);
+    holds(printed[1], "exists");
+    ENDS(0, "synth", "--config", recipe, "--out", again, "--json", "-q");
+    holds(printed[0], "\"params\": 227712,");
     assert_int_equal(same_values(model, again), 57);
-    PROGRAM(0, "synth", "tiny", "--out", again, "--force", "--no-tie", "--layers", "3", "--vision-layers", "1", "--dtype",
+    ENDS(0, "synth", "tiny", "--out", again, "--force", "--no-tie", "--layers", "3", "--vision-layers", "1", "--dtype",
             "f16", "--shard-size", "100KB", "-q");
-    PROGRAM(0, "inspect", again);
-    holds("3 layers of 64");
-    holds("separate head");
-    holds("float16");
+    ENDS(0, "inspect", again);
+    holds(printed[0], "3 layers of 64");
+    holds(printed[0], "separate head");
+    holds(printed[0], "float16");
 
-    PROGRAM(2, "synth", "3b", "--out", place("never"));
-    PROGRAM(2, "synth", "tiny");
-    PROGRAM(2, "synth", "tiny", "--out", place("never"), "--layers", "0");
-    PROGRAM(2, "synth", "tiny", "--out", place("no/never"));
+    ENDS(2, "synth", "3b", "--out", place("never"));
+    ENDS(2, "synth", "tiny");
+    ENDS(2, "synth", "tiny", "--out", place("never"), "--layers", "0");
+    ENDS(2, "synth", "tiny", "--out", place("no/never"));
     assert_false(nb_file_exists(place("never")));
     drop(model);
     drop(again);

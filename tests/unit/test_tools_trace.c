@@ -2,25 +2,23 @@
  * broken in one place, and against a run that nobody watches. */
 #include "copies.h"
 #include "golden.h"
+#include "program.h"
 #include "runtime/engine/engine.h"
 
 #define PROMPTS unit_path("tests/golden/prompts.jsonl")
 
 static int trace(const char *model, const char *row, const char *out, const char *extra)
 {
-    return PROGRAM("trace", model, "--messages", PROMPTS, "--image-root", unit_path("tests/golden"), "--row", row, "--out", out, "--force",
-                   extra ? extra : "--no-all-logits");
+    return RUN("trace", model, "--messages", PROMPTS, "--image-root", unit_path("tests/golden"), "--row", row, "--out", out, "--force",
+               extra ? extra : "--no-all-logits");
 }
 
 /* {"agree": ..., "first": {"tensor": ...}} */
 static cJSON *compare(const char *a, const char *b, const char *tolerance, int code)
 {
-    nb_error err;
-    cJSON   *report;
-    int      got = PROGRAM("trace", "--compare", a, b, "--tol", tolerance, "--json");
-    if (got != code) fail_msg("compare %s %s: code %d\n%s", a, b, got, printed);
-    OK(nb_json_parse(&report, printed, strlen(printed), "compare", &err), &err);
-    return report;
+    int got = RUN("trace", "--compare", a, b, "--tol", tolerance, "--json");
+    if (got != code) fail_msg("compare %s %s: code %d\n%s", a, b, got, printed[0]);
+    return printed_json();
 }
 
 static int compared(const cJSON *report)
@@ -192,8 +190,8 @@ static void test_use(void **state)
     const char *demo = unit_path("tools/demo/model");
     char        out[300];
     snprintf(out, sizeof out, "%s", copy_path("use.safetensors", NULL));
-    assert_int_equal(PROGRAM("trace", demo, "-p", "Hi", "--out", out, "--layers", "0,5"), 0);
-    assert_int_equal(PROGRAM("trace", demo, "-p", "Hi", "--out", out), 2); /* it is there */
+    assert_int_equal(RUN("trace", demo, "-p", "Hi", "--out", out, "--layers", "0,5"), 0);
+    assert_int_equal(RUN("trace", demo, "-p", "Hi", "--out", out), 2); /* it is there */
     nb_error        err;
     nb_safetensors *f;
     OK(nb_safetensors_open(&f, out, &err), &err);
@@ -202,18 +200,18 @@ static void test_use(void **state)
     assert_null(nb_safetensors_find(f, "visual.0.rows"));
     assert_string_equal(nb_safetensors_metadata(f, "format"), "pt");
     nb_safetensors_close(f);
-    assert_int_equal(PROGRAM("trace", demo, "-p", "Hi", "--out", out, "--force", "--layers", "6"), 2);
-    assert_int_equal(PROGRAM("trace", demo, "-p", "Hi"), 2);
-    assert_int_equal(PROGRAM("trace", demo, "--out", out), 2);
-    assert_int_equal(PROGRAM("trace", demo, "--messages", PROMPTS, "--row", "41", "--out", copy_path("no.safetensors", NULL)), 5);
+    assert_int_equal(RUN("trace", demo, "-p", "Hi", "--out", out, "--force", "--layers", "6"), 2);
+    assert_int_equal(RUN("trace", demo, "-p", "Hi"), 2);
+    assert_int_equal(RUN("trace", demo, "--out", out), 2);
+    assert_int_equal(RUN("trace", demo, "--messages", PROMPTS, "--row", "41", "--out", copy_path("no.safetensors", NULL)), 5);
     assert_false(nb_file_exists(copy_path("no.safetensors", NULL)));
-    assert_int_equal(PROGRAM("trace", "--compare", out), 2);
-    assert_int_equal(PROGRAM("trace", "--compare", out, "/nowhere"), 5);
-    assert_int_equal(PROGRAM("trace", "--compare", out, unit_path("tools/demo/model/model.safetensors")), 5); /* nothing in common */
+    assert_int_equal(RUN("trace", "--compare", out), 2);
+    assert_int_equal(RUN("trace", "--compare", out, "/nowhere"), 5);
+    assert_int_equal(RUN("trace", "--compare", out, unit_path("tools/demo/model/model.safetensors")), 5); /* nothing in common */
     /* another prompt: the ids part first */
     char other[300];
     snprintf(other, sizeof other, "%s", copy_path("other.safetensors", NULL));
-    assert_int_equal(PROGRAM("trace", demo, "-p", "Ho", "--out", other), 0);
+    assert_int_equal(RUN("trace", demo, "-p", "Ho", "--out", other), 0);
     cJSON *report = compare(out, other, "0.001", 1);
     assert_string_equal(nb_json_find(nb_json_find(report, "first"), "tensor")->valuestring, "input_ids");
     cJSON_Delete(report);

@@ -8,9 +8,8 @@
 #include <sys/stat.h>
 
 #include "kernels/float.h"
-#include "runtime/io/json.h"
+#include "program.h"
 #include "temp_files.h"
-#include "tools/commands.h"
 #include "tools/verify/pattern.h"
 
 enum { HIDDEN = 128, INNER = 256, LAYERS = 2, VOCAB = 1024, V_DIM = 64, GROUP = 64 };
@@ -236,32 +235,7 @@ static void save(const model *m)
 
 /* ---- the program ------------------------------------------------------------------------------------------------------------ */
 
-static char printed[1 << 20];
-
-/* stdout of `nibble verify FOLDER ...` in printed. */
-static int verify(int argc, const char *const *argv)
-{
-    const char *words[16] = {"nibble", "verify", folder};
-    char        path[64] = "/tmp/nibble-verify-XXXXXX";
-    for (int i = 0; i < argc; i++) words[3 + i] = argv[i];
-    int file = mkstemp(path), saved[2];
-    assert_true(file >= 0);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) saved[i] = dup(1 + i);
-    dup2(file, 1);
-    dup2(open("/dev/null", O_WRONLY), 2);
-    int code = nb_program(3 + argc, (char *const *)words);
-    fflush(stdout);
-    fflush(stderr);
-    for (int i = 0; i < 2; i++) dup2(saved[i], 1 + i), close(saved[i]);
-    ssize_t n = pread(file, printed, sizeof printed - 1, 0);
-    printed[n < 0 ? 0 : n] = 0;
-    close(file);
-    unlink(path);
-    return code;
-}
-#define VERIFY(...) verify((int)NB_COUNT(((const char *const[]){__VA_ARGS__})), (const char *const[]){__VA_ARGS__})
+#define VERIFY(...) RUN("verify", folder, __VA_ARGS__)
 
 enum { V = 1, S = 2, T = 4, N = 8, ALL = 15 };
 static const char *const target_names[] = {"vllm", "sglang", "transformers", "nibble"};
@@ -288,11 +262,8 @@ static bool found(const cJSON *report, const char *target, const char *rule, con
 
 static cJSON *report_of(const char *tp, int *code)
 {
-    nb_error err;
-    cJSON   *report;
     *code = VERIFY("--json", "--deep", "--target", "vllm,sglang,transformers,nibble", "--tp", tp ? tp : "1");
-    OK(nb_json_parse(&report, printed, strlen(printed), "verify", &err), &err);
-    return report;
+    return printed_json();
 }
 
 /* ---- edits ------------------------------------------------------------------------------------------------------------------ */
@@ -532,7 +503,7 @@ static void test_broken(void **state)
                             (t == 3 && found(report, "nibble", "reading", "error", c->where))); /* its reader says it in its own words */
         if (!good) {
             fprintf(stderr, "case '%s': code %d, failing %d (expected %d), rule %s at %s\n%s\n", c->name, code, mask, c->fails, c->rule ? c->rule : "-",
-                    c->where ? c->where : "-", printed);
+                    c->where ? c->where : "-", printed[0]);
             bad++;
         }
         cJSON_Delete(report);
@@ -548,7 +519,7 @@ static void passes(const model *m, const char *what)
     int code;
     save(m);
     cJSON *report = report_of("1", &code);
-    if (code != 0 || failing(report)) fail_msg("%s: code %d\n%s", what, code, printed);
+    if (code != 0 || failing(report)) fail_msg("%s: code %d\n%s", what, code, printed[0]);
     cJSON_Delete(report);
 }
 
@@ -597,7 +568,7 @@ static void test_warnings(void **state)
         save(&m);
         edit_files(&warned[i].edits[0]);
         cJSON *report = report_of(warned[i].tp, &code);
-        if (code || failing(report) || !found(report, "vllm", warned[i].rule, "warning", warned[i].where)) fail_msg("%s: code %d\n%s", warned[i].name, code, printed);
+        if (code || failing(report) || !found(report, "vllm", warned[i].rule, "warning", warned[i].where)) fail_msg("%s: code %d\n%s", warned[i].name, code, printed[0]);
         cJSON_Delete(report);
         release(&m);
     }
@@ -611,11 +582,11 @@ static void test_targets(void **state)
     make(&m, GPTQ_V2);
     save(&m);
     assert_int_equal(VERIFY("--target", "vllm"), 3);
-    assert_non_null(strstr(printed, "gptq-sym"));
+    assert_non_null(strstr(printed[0], "gptq-sym"));
     assert_int_equal(VERIFY("--target", "nibble"), 0);
-    assert_null(strstr(printed, "gptq-sym"));
+    assert_null(strstr(printed[0], "gptq-sym"));
     assert_int_equal(VERIFY("--target", "nibble,llama.cpp"), 3);
-    assert_non_null(strstr(printed, "gguf-pair"));
+    assert_non_null(strstr(printed[0], "gguf-pair"));
     assert_int_equal(VERIFY("--target", "ollama"), 2);
     release(&m);
     make(&m, GPTQ);
@@ -645,15 +616,15 @@ static void test_sums(void **state)
     unlink(path);
     write_file("generation_config.json", "{}");
     assert_int_equal(VERIFY("--target", "vllm"), 3);
-    assert_non_null(strstr(printed, "generation_config.json"));
-    assert_non_null(strstr(printed, "SHA-256"));
+    assert_non_null(strstr(printed[0], "generation_config.json"));
+    assert_non_null(strstr(printed[0], "SHA-256"));
     unlink(path);
     assert_int_equal(VERIFY("--target", "vllm"), 3); /* listed, not there */
     assert_int_equal(VERIFY("--write-sums"), 0);
     assert_int_equal(VERIFY("--target", "vllm"), 0);
     write_file("SHA256SUMS", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  ../../etc/passwd\n");
     assert_int_equal(VERIFY("--target", "vllm"), 3);
-    assert_non_null(strstr(printed, "line 1"));
+    assert_non_null(strstr(printed[0], "line 1"));
     write_file("SHA256SUMS", "hello\n");
     assert_int_equal(VERIFY("--target", "vllm"), 3);
 #endif
@@ -709,24 +680,18 @@ static void test_written(void **state)
         {{"--method", "rtn", "--format", "gptq_v2", "--asym"}, "sglang,transformers,nibble"},
     };
     for (size_t i = 0; i <= NB_COUNT(runs); i++) {
-        const char *words[20] = {"nibble", "quantize", unit_path("tools/demo/model"), "--force", "-q", "--out", folder};
-        int         n = 7;
+        const char *words[20] = {"quantize", unit_path("tools/demo/model"), "--force", "-q", "--out", folder};
+        int         n = 6;
         empty_folder();
         if (i == NB_COUNT(runs)) { /* the original */
             assert_int_equal(rmdir(folder), 0);
             assert_int_equal(symlink(unit_path("tools/demo/model"), folder), 0);
         } else {
             for (int j = 0; j < 11 && runs[i].words[j]; j++) words[n++] = runs[i].words[j];
-            int saved = dup(1), nothing = open("/dev/null", O_WRONLY);
-            fflush(stdout);
-            dup2(nothing, 1);
-            int code = nb_program(n, (char *const *)words);
-            fflush(stdout);
-            dup2(saved, 1), close(saved), close(nothing);
-            assert_int_equal(code, 0);
+            if (run_program(NULL, n, words) != 0) fail_msg("%s", printed[1]);
         }
-        if (i == 2 && VERIFY("--target", "sglang") != 3) fail_msg("SGLang reads no quantized tower: %s", printed);
-        if (VERIFY("--deep", "--tp", "1,2", "--target", i < NB_COUNT(runs) ? runs[i].targets : "vllm,sglang,transformers,nibble") != 0) fail_msg("%zu: %s", i, printed);
+        if (i == 2 && VERIFY("--target", "sglang") != 3) fail_msg("SGLang reads no quantized tower: %s", printed[0]);
+        if (VERIFY("--deep", "--tp", "1,2", "--target", i < NB_COUNT(runs) ? runs[i].targets : "vllm,sglang,transformers,nibble") != 0) fail_msg("%zu: %s", i, printed[0]);
     }
     unlink(folder);
     assert_int_equal(mkdir(folder, 0700), 0);

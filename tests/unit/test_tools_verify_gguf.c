@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "program.h"
 #include "runtime/io/buf.h"
 #include "temp_files.h"
-#include "tools/commands.h"
 
 enum { HIDDEN = 64, INNER = 96, VOCAB = 8, DIM = 32 };
 
@@ -171,24 +171,9 @@ static void mmproj(const char *leave_out, const char *nan, const char *wide)
     finish(&g, "mmproj.gguf");
 }
 
-static char printed[1 << 16];
-
 static int verify(bool deep)
 {
-    const char *words[] = {"nibble", "verify", folder, deep ? "--deep" : "--no-deep", "--target", "llama.cpp"};
-    char        path[64] = "/tmp/nibble-verify-XXXXXX";
-    int         file = mkstemp(path), saved = dup(1);
-    fflush(stdout);
-    dup2(file, 1);
-    int code = nb_program((int)NB_COUNT(words), (char *const *)words);
-    fflush(stdout);
-    dup2(saved, 1);
-    close(saved);
-    ssize_t n = pread(file, printed, sizeof printed - 1, 0);
-    printed[n < 0 ? 0 : n] = 0;
-    close(file);
-    unlink(path);
-    return code;
+    return RUN("verify", folder, deep ? "--deep" : "--no-deep", "--target", "llama.cpp");
 }
 
 static void test_pair(void **state)
@@ -196,7 +181,7 @@ static void test_pair(void **state)
     (void)state;
     model(NULL, NULL, NULL);
     mmproj(NULL, NULL, NULL);
-    if (verify(true) != 0) fail_msg("%s", printed);
+    if (verify(true) != 0) fail_msg("%s", printed[0]);
 }
 
 static void test_broken_pairs(void **state)
@@ -221,7 +206,7 @@ static void test_broken_pairs(void **state)
         model(t ? NULL : cases[i].leave_out, t ? NULL : cases[i].nan, t ? NULL : cases[i].wide);
         mmproj(t ? cases[i].leave_out : NULL, t ? cases[i].nan : NULL, t ? cases[i].wide : NULL);
         int code = verify(true);
-        if (code != 3 || !strstr(printed, cases[i].part)) fail_msg("case %zu (%s): code %d\n%s", i, cases[i].part, code, printed);
+        if (code != 3 || !strstr(printed[0], cases[i].part)) fail_msg("case %zu (%s): code %d\n%s", i, cases[i].part, code, printed[0]);
         if (cases[i].nan) assert_int_equal(verify(false), 0); /* values are read by --deep only */
     }
     char path[200];
@@ -229,36 +214,28 @@ static void test_broken_pairs(void **state)
     snprintf(path, sizeof path, "%s/mmproj.gguf", folder);
     unlink(path);
     assert_int_equal(verify(false), 3);
-    assert_non_null(strstr(printed, "vision tower"));
+    assert_non_null(strstr(printed[0], "vision tower"));
     mmproj(NULL, NULL, NULL);
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     assert_int_equal(truncate(path, 3000), 0);
     assert_int_equal(verify(false), 3);
-    assert_non_null(strstr(printed, "cut off"));
+    assert_non_null(strstr(printed[0], "cut off"));
 }
 
 /* The pair that the program itself writes. */
 static void test_written_pair(void **state)
 {
     (void)state;
-    char        source[] = "/tmp/nibble-verify-gptq-XXXXXX", out[64];
-    const char *quantize[] = {"nibble", "quantize", unit_path("tools/demo/model"), "--method", "rtn", "--sym", "--format", "gptq", "--out", source, "-q", "--force"};
+    char source[] = "/tmp/nibble-verify-gptq-XXXXXX", out[64];
     assert_non_null(mkdtemp(source));
     snprintf(out, sizeof out, "%s-gguf", source);
-    const char *export[] = {"nibble", "export", source, out, "--format", "gguf", "-q"};
-    int         saved = dup(1), nothing = open("/dev/null", O_WRONLY);
-    fflush(stdout);
-    dup2(nothing, 1);
-    int made = nb_program((int)NB_COUNT(quantize), (char *const *)quantize), written = nb_program((int)NB_COUNT(export), (char *const *)export);
-    fflush(stdout);
-    dup2(saved, 1), close(saved), close(nothing);
-    assert_int_equal(made, 0);
-    assert_int_equal(written, 0);
+    ENDS(0, "quantize", unit_path("tools/demo/model"), "--method", "rtn", "--sym", "--format", "gptq", "--out", source, "-q", "--force");
+    ENDS(0, "export", source, out, "--format", "gguf", "-q");
     char kept[64];
     memcpy(kept, folder, sizeof kept);
     snprintf(folder, sizeof folder, "%s", out);
     int code = verify(true);
-    if (code) fail_msg("%s", printed);
+    if (code) fail_msg("%s", printed[0]);
     memcpy(folder, kept, sizeof kept);
     assert_int_equal(nb_remove_folder(out, NULL), NB_OK);
     assert_int_equal(nb_remove_folder(source, NULL), NB_OK);
