@@ -7,48 +7,32 @@
 
 #include "calib/artifact_info.h"
 #include "quant/calibrate.h"
-#include "runtime/io/file.h"
+#include "quant_folder.h"
 
 enum { LAYERS = 6 /* of the demo */ };
 
-static char     folder[512], model[1024], chats[1024];
 static nb_pool *pool;
 static nb_ops   ops;
 
 static int set_up(void **state)
 {
-    (void)state;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-artifact-XXXXXX", base ? base : P_tmpdir);
-    snprintf(model, sizeof model, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    if (!mkdtemp(folder) || nb_pool_new(&pool, 2, NULL)) return -1;
+    if (make_folder(state) || nb_pool_new(&pool, 2, NULL)) return -1;
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
     return 0;
 }
 
-static const char *in_folder(const char *name)
-{
-    static char path[256][700]; /* a path lasts 256 calls */
-    static int  i;
-    i = (i + 1) % 256;
-    snprintf(path[i], sizeof path[i], "%.500s/%.150s", folder, name);
-    return path[i];
-}
-
 static int tear_down(void **state)
 {
-    (void)state;
     static const char *const made[] = {"all", "a", "b", "ab", "ba", "threads1", "threads4", "spool33", "spool900", "ref", "apart", "apart-a",
                                        "apart-b", "apart-ab", "weighed", "damaged", "other", "stopped", "plain"};
     for (size_t i = 0; i < NB_COUNT(made); i++) nb_remove_folder(in_folder(made[i]), NULL);
     nb_pool_free(pool);
-    return nb_remove_folder(folder, NULL) == NB_OK ? 0 : -1;
+    return remove_folder(state);
 }
 
 static nb_calibrate_options request(const char *name, int samples, int skip)
 {
-    return (nb_calibrate_options){.model_dir = model, .out_dir = in_folder(name), .modality_weights = {1, 1, 1},
+    return (nb_calibrate_options){.model_dir = source, .out_dir = in_folder(name), .modality_weights = {1, 1, 1},
                                   .data = {.path = chats, .samples = samples, .skip = skip, .dataset = {.need_answer = true}}};
 }
 
@@ -148,7 +132,7 @@ static nb_quantize_options quantization(const char *name, nb_method method)
 {
     bool awq = method == NB_METHOD_AWQ;
     return (nb_quantize_options){
-        .model_dir = model, .out_dir = in_folder(name), .method = method, .grid = {.bits = 4, .group = 64, .sym = !awq},
+        .model_dir = source, .out_dir = in_folder(name), .method = method, .grid = {.bits = 4, .group = 64, .sym = !awq},
         .format = awq ? NB_FORMAT_AWQ : NB_FORMAT_GPTQ, .awq_points = 2, .awq_clip = true, .damp = 0.01, .damp_max = 1, .block = 128,
         .modality_weights = {1, 1, 1}, .shard_size = 1 << 30, .force = true,
     };

@@ -9,23 +9,17 @@
 #include "quant/float_layer.h"
 #include "quant/outer.h"
 #include "quant/plan.h"
-#include "runtime/io/file.h"
+#include "quant_folder.h"
 
-static char      folder[512], source[1024], chats[1024];
 static nb_pool  *pool;
 static nb_ops    ops;
 static nb_config config;
 
 static int open_all(void **state)
 {
-    (void)state;
-    nb_error    err;
-    nb_buf      notes = {0};
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-choice-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    if (!mkdtemp(folder) || nb_pool_new(&pool, 2, &err) || nb_config_open(&config, source, &notes, &err)) return -1;
+    nb_error err;
+    nb_buf   notes = {0};
+    if (make_folder(state) || nb_pool_new(&pool, 2, &err) || nb_config_open(&config, source, &notes, &err)) return -1;
     nb_buf_free(&notes);
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
     return 0;
@@ -33,18 +27,8 @@ static int open_all(void **state)
 
 static int close_all(void **state)
 {
-    (void)state;
     nb_pool_free(pool);
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[32][600];
-    static int  i;
-    i = (i + 1) % 32;
-    snprintf(path[i], sizeof path[i], "%.500s/%.90s", folder, name);
-    return path[i];
+    return remove_folder(state);
 }
 
 static const nb_grid int4 = {4, 128, true};

@@ -4,27 +4,10 @@
 
 #include "quant/export.h"
 #include "quant/float_layer.h"
-#include "quant/pipeline.h"
-#include "runtime/io/file.h"
+#include "quant_folder.h"
 
-static char     folder[512], source[1024], chats[1024];
 static nb_pool *pool;
 static nb_ops   ops;
-
-static const char *in_folder(const char *name)
-{
-    static char path[64][600];
-    static int  i;
-    i = (i + 1) % 64;
-    snprintf(path[i], sizeof path[i], "%.500s/%.90s", folder, name);
-    return path[i];
-}
-
-static void drop(const char *name)
-{
-    nb_error err;
-    OK(nb_remove_folder(in_folder(name), &err), &err);
-}
 
 /* The checkpoints that exports start from. */
 enum { AWQ, GPTQ, GPTQ_V2, ORDERED, CT8, CT_ASYM, MIXED, TOWER, SOURCES };
@@ -59,13 +42,8 @@ static nb_status make_source(int which, nb_error *err)
 
 static int open_all(void **state)
 {
-    (void)state;
-    nb_error    err;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-export-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    if (!mkdtemp(folder) || nb_pool_new(&pool, 2, &err)) return -1;
+    nb_error err;
+    if (make_folder(state) || nb_pool_new(&pool, 2, &err)) return -1;
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
     for (int i = 0; i < SOURCES; i++)
         if (make_source(i, &err)) {
@@ -77,10 +55,9 @@ static int open_all(void **state)
 
 static int close_all(void **state)
 {
-    (void)state;
     nb_pool_free(pool);
     for (int i = 0; i < SOURCES; i++) nb_remove_folder(in_folder(names[i]), NULL);
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1;
+    return remove_folder(state);
 }
 
 static nb_status export(const char *from, const char *to, nb_export_form form, nb_export_report *r, nb_error *err)
@@ -91,22 +68,6 @@ static nb_status export(const char *from, const char *to, nb_export_form form, n
 }
 
 /* ---- meaning ----------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    nb_checkpoint *checkpoint;
-    nb_config      config;
-} opened;
-
-static opened open_dir(const char *path)
-{
-    nb_error err;
-    opened   o;
-    nb_buf   notes = {0};
-    OK(nb_checkpoint_open(&o.checkpoint, path, &err), &err);
-    OK(nb_config_open(&o.config, path, &notes, &err), &err);
-    nb_buf_free(&notes);
-    return o;
-}
 
 static float *values_of(const opened *o, const char *name, int n, int k)
 {

@@ -7,39 +7,23 @@
 #include "quant/export.h"
 #include "quant/float_layer.h"
 #include "quant/gguf_blocks.h"
-#include "quant/pipeline.h"
-#include "runtime/io/file.h"
+#include "quant_folder.h"
 
-static char     folder[512], source[1024];
 static nb_pool *pool;
 static nb_ops   ops;
 
-static const char *in_folder(const char *name)
-{
-    static char path[32][600];
-    static int  i;
-    i = (i + 1) % 32;
-    snprintf(path[i], sizeof path[i], "%.500s/%.90s", folder, name);
-    return path[i];
-}
-
 static int open_all(void **state)
 {
-    (void)state;
-    nb_error    err;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-gguf-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    if (!mkdtemp(folder) || nb_pool_new(&pool, 2, &err)) return -1;
+    nb_error err;
+    if (make_folder(state) || nb_pool_new(&pool, 2, &err)) return -1;
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
     return 0;
 }
 
 static int close_all(void **state)
 {
-    (void)state;
     nb_pool_free(pool);
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1;
+    return remove_folder(state);
 }
 
 /* ---- a reader ---------------------------------------------------------------------------------------------------------- */
@@ -212,22 +196,6 @@ static float element(const gguf *g, const tensor *t, size_t i)
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    nb_checkpoint *checkpoint;
-    nb_config      config;
-} opened;
-
-static opened open_dir(const char *path)
-{
-    nb_error err;
-    opened   o;
-    nb_buf   notes = {0};
-    OK(nb_checkpoint_open(&o.checkpoint, path, &err), &err);
-    OK(nb_config_open(&o.config, path, &notes, &err), &err);
-    nb_buf_free(&notes);
-    return o;
-}
 
 /* within: 0 for equality, or in scales of the largest weight. */
 static void same_matrix(const opened *o, const gguf *g, const char *to, const char *from, int n, int k, int part, int thirds)

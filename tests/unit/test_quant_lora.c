@@ -4,36 +4,10 @@
 
 #include <sys/stat.h>
 
-#include "quant/pipeline.h"
 #include "quant/writer.h"
+#include "quant_folder.h"
 #include "runtime/io/adapter.h"
 #include "runtime/io/adapter_config.h"
-#include "runtime/io/file.h"
-
-static char folder[512];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-lora-XXXXXX", base ? base : P_tmpdir);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[8][1024];
-    static int  i;
-    i = (i + 1) % 8;
-    snprintf(path[i], sizeof path[i], "%s/%s", folder, name);
-    return path[i];
-}
 
 static uint64_t fnv(const void *data, size_t n)
 {
@@ -409,10 +383,9 @@ static void test_quantize(void **state)
     nb_error err;
     nb_pool *pool;
     nb_ops   ops;
-    char     plain[1024], dora[1024], chats[1024];
+    char     plain[1024], dora[1024];
     snprintf(plain, sizeof plain, "%s", unit_path("tests/golden/lora/plain"));
     snprintf(dora, sizeof dora, "%s", unit_path("tests/golden/lora/dora"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
     const nb_lora loras[] = {{plain, 0.5}, {dora, 1}};
     OK(nb_pool_new(&pool, 2, &err), &err);
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);

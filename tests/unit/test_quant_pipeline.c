@@ -7,55 +7,24 @@
 
 #include "calib/stats.h"
 #include "quant/float_layer.h"
-#include "quant/pipeline.h"
 #include "quant/smooth.h"
-#include "runtime/io/file.h"
+#include "quant_folder.h"
 
-static char     folder[512], source[1024], chats[1024];
 static nb_pool *pool;
 static nb_ops   ops;
 
 static int open_all(void **state)
 {
-    (void)state;
-    nb_error    err;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-pipeline-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    if (!mkdtemp(folder) || nb_pool_new(&pool, 2, &err)) return -1;
+    nb_error err;
+    if (make_folder(state) || nb_pool_new(&pool, 2, &err)) return -1;
     nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
     return 0;
 }
 
 static int close_all(void **state)
 {
-    (void)state;
     nb_pool_free(pool);
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[64][1024]; /* requests keep theirs */
-    static int  i;
-    i = (i + 1) % 64;
-    snprintf(path[i], sizeof path[i], "%s/%s", folder, name);
-    return path[i];
-}
-
-static void drop(const char *name)
-{
-    assert_int_equal(nb_remove_folder(in_folder(name), NULL), NB_OK);
-    assert_false(nb_file_exists(in_folder(name)));
-}
-
-static void assert_nothing_left(const char *name)
-{
-    char partial[64];
-    snprintf(partial, sizeof partial, "%s.partial", name);
-    assert_false(nb_file_exists(in_folder(name)));
-    assert_false(nb_file_exists(in_folder(partial)));
+    return remove_folder(state);
 }
 
 static nb_quantize_options request(nb_method method, const char *out)

@@ -7,37 +7,12 @@
 
 #include "quant/linalg.h"
 #include "quant/plan_time.h"
-#include "runtime/io/file.h"
-
-static char folder[512], source[1024], chats[1024];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-plan-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nb_remove_folder(folder, NULL) == NB_OK ? 0 : -1;
-}
-
-static const char *out_folder(void)
-{
-    static char path[600];
-    snprintf(path, sizeof path, "%s/out", folder);
-    return path;
-}
+#include "quant_folder.h"
 
 static nb_quantize_options request(nb_method method, int bits, int group, nb_format format)
 {
     return (nb_quantize_options){
-        .model_dir = source, .out_dir = out_folder(), .method = method, .grid = {.bits = bits, .group = group, .sym = format != NB_FORMAT_AWQ},
+        .model_dir = source, .out_dir = in_folder("out"), .method = method, .grid = {.bits = bits, .group = group, .sym = format != NB_FORMAT_AWQ},
         .format = format, .awq_points = 2, .awq_clip = true, .damp = 0.01, .damp_max = 1, .block = 128, .true_sequential = true,
         .modality_weights = {1, 1, 1}, .data = {.path = chats, .samples = 4, .seq_len = 1024, .dataset = {.need_answer = true}},
         .shard_size = 4000000, .recipe_json = "{}",
@@ -163,7 +138,7 @@ static void time_by_phase(void **state)
     nb_machine found;
     nb_pool   *pool;
     OK(nb_pool_new(&pool, 2, &err), &err);
-    OK(nb_machine_probe(&found, pool, out_folder(), &err), &err);
+    OK(nb_machine_probe(&found, pool, in_folder("out"), &err), &err);
     assert_true(found.f32 > 1e7 && found.f64 > 1e7 && found.f32 < 1e15 && found.f64 < 1e15 && found.disk >= 0);
     nb_pool_free(pool);
 }

@@ -11,34 +11,7 @@
 #include <sys/wait.h>
 
 #include "quant/journal_text.h"
-#include "runtime/io/file.h"
-
-static char folder[512], source[1024], chats[1024];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-resume-XXXXXX", base ? base : P_tmpdir);
-    snprintf(source, sizeof source, "%s", unit_path("tools/demo/model"));
-    snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nb_remove_folder(folder, NULL) == NB_OK ? 0 : -1;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[32][600];
-    static int  i;
-    i = (i + 1) % 32;
-    snprintf(path[i], sizeof path[i], "%.500s/%.90s", folder, name);
-    return path[i];
-}
+#include "quant_folder.h"
 
 enum { KILL, STOP };
 typedef struct {

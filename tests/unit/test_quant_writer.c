@@ -8,47 +8,8 @@
 #include <sys/stat.h>
 
 #include "quant/writer.h"
+#include "quant_folder.h"
 #include "runtime/io/checkpoint.h"
-#include "runtime/io/file.h"
-
-static char folder[512];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/nb-writer-XXXXXX", base ? base : P_tmpdir);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int drop_folder(void **state)
-{
-    (void)state;
-    return nb_remove_folder(folder, NULL) == NB_OK && !nb_file_exists(folder) ? 0 : -1; /* nothing was left inside */
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[4][1024];
-    static int  i;
-    i = (i + 1) % 4;
-    snprintf(path[i], sizeof path[i], "%s/%s", folder, name);
-    return path[i];
-}
-
-static void drop(const char *name)
-{
-    assert_int_equal(nb_remove_folder(in_folder(name), NULL), NB_OK);
-    assert_false(nb_file_exists(in_folder(name)));
-}
-
-static void assert_nothing_left(const char *name)
-{
-    char partial[64];
-    snprintf(partial, sizeof partial, "%s.partial", name);
-    assert_false(nb_file_exists(in_folder(name)));
-    assert_false(nb_file_exists(in_folder(partial)));
-}
 
 /* Names, types and shapes of a small model; contents are a function of the place. */
 static const struct { const char *name; nb_dtype dtype; int rank; uint64_t shape[3]; } tensors[] = {
@@ -348,5 +309,5 @@ int main(void)
         cmocka_unit_test(leftovers_and_rivals),   cmocka_unit_test(unwritable_parent),
         cmocka_unit_test(wrong_calls_are_told),   cmocka_unit_test(full_disk),
     };
-    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
