@@ -92,7 +92,6 @@ nb_engine_stats nb_engine_look(const nb_engine *e)
     s.pages = nb_pages_look(e->pages);
     s.page_bytes = e->page_bytes;
     s.sequences = e->count;
-    for (size_t i = 0; i < e->count; i++) s.waiting += e->sequences[i]->page_count == 0;
     return s;
 }
 

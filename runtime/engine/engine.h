@@ -38,7 +38,7 @@ void      nb_engine_watch(nb_engine *e, nb_see *see, void *context); /* the deco
 
 typedef struct {
     nb_pages_stats pages;
-    size_t   page_bytes, sequences, waiting; /* sequences now; of these, without pages */
+    size_t   page_bytes, sequences; /* sequences now */
     uint64_t prefix_queries, prefix_hits;    /* prompt tokens asked for and found */
     uint64_t preemptions, steps, rows;
 } nb_engine_stats;

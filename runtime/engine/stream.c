@@ -27,7 +27,6 @@ struct nb_stream {
     nb_detok            detok;
     nb_buf              pending; /* text held back because it may be the beginning of a stop string */
     nb_answer           answer;
-    size_t              found;
     bool                finished;
     nb_error            failure;
     double              started, first; /* nb_seconds */
@@ -265,5 +264,3 @@ bool nb_stream_finished(nb_stream *s)
     if (failure && !s->finished) fail(s, failure->status, failure->text);
     return s->finished;
 }
-
-void nb_stream_cancel(nb_stream *s) { finish(s, NB_FINISH_CANCELLED); }

@@ -52,7 +52,6 @@ nb_status  nb_stream_open(nb_stream **out, nb_engine *e, const nb_prompt *prompt
 /* After every step: whether there is nothing more to come.  A failure of this answer alone ends it with NB_FINISH_FAILED. */
 bool       nb_stream_finished(nb_stream *s);
 const nb_error *nb_stream_failure(const nb_stream *s); /* NULL: none */
-void       nb_stream_cancel(nb_stream *s);
 void       nb_stream_release(nb_stream *s); /* its pages; the answer stays */
 nb_answer *nb_stream_answer(nb_stream *s);
 size_t     nb_stream_total(const nb_prompt *prompt, const nb_generate_options *options); /* tokens that it may need */

@@ -321,11 +321,6 @@ void nb_gguf_close(nb_gguf *f)
     free(f);
 }
 
-const char *nb_gguf_path(const nb_gguf *f)
-{
-    return f->path;
-}
-
 uint32_t nb_gguf_alignment(const nb_gguf *f)
 {
     return f->alignment;

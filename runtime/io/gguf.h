@@ -47,7 +47,6 @@ typedef struct nb_gguf nb_gguf;
 
 nb_status             nb_gguf_open(nb_gguf **out, const char *path, nb_error *err);
 void                  nb_gguf_close(nb_gguf *f); /* NULL is fine */
-const char           *nb_gguf_path(const nb_gguf *f);
 uint32_t              nb_gguf_alignment(const nb_gguf *f);
 
 size_t                nb_gguf_pairs(const nb_gguf *f);

@@ -88,15 +88,3 @@ void nb_call_listen(nb_call *c, void (*wake)(void *context), void *context)
     c->wake_context = context;
     pthread_mutex_unlock(&c->wake_lock);
 }
-
-void nb_call_fail(nb_call *c, const nb_api_error *error)
-{
-    pthread_mutex_lock(&c->lock);
-    if (c->stage != NB_STAGE_DONE) {
-        c->error = *error;
-        c->stage = NB_STAGE_DONE;
-        c->ended = nb_seconds();
-    }
-    pthread_mutex_unlock(&c->lock);
-    nb_call_wake(c);
-}

@@ -95,7 +95,5 @@ void      nb_call_drop(nb_call *c);
 void      nb_call_cancel(nb_call *c);
 void      nb_call_wake(nb_call *c);
 void      nb_call_listen(nb_call *c, void (*wake)(void *context), void *context); /* NULL: no more; returns when no wake is under way */
-/* Ends the call with this error unless it has ended. */
-void      nb_call_fail(nb_call *c, const nb_api_error *error);
 
 #endif

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FORM_CHOICES = 4096, MAX_FORM_TOOLS = 128 };
+enum { MAX_FORM_CHOICES = 4096 };
 
 static bool set_form(nb_call_request *r, const char *key, const cJSON *value, const char *field, nb_api_error *error)
 {
@@ -163,10 +163,10 @@ static nb_status choice_grammar(nb_grammar **out, const cJSON *list, const nb_to
 
 static nb_status tools_grammar(nb_grammar **out, const cJSON *form, const nb_token_trie *trie, nb_error *err)
 {
-    const char  *names[MAX_FORM_TOOLS];
-    const cJSON *schemas[MAX_FORM_TOOLS];
+    const char  *names[NB_FORM_TOOLS];
+    const cJSON *schemas[NB_FORM_TOOLS];
     int          n = 0;
-    for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(form, "tools")->child; t && n < MAX_FORM_TOOLS; t = t->next, n++) {
+    for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(form, "tools")->child; t && n < NB_FORM_TOOLS; t = t->next, n++) {
         names[n] = nb_json_find(t, "name")->valuestring;
         schemas[n] = nb_json_find(t, "parameters");
         if (schemas[n] && !schemas[n]->child) schemas[n] = NULL; /* {}: anything */

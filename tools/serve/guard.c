@@ -142,11 +142,3 @@ void nb_guard_watch(nb_guard *g, nb_peer *p, void *subject)
     p->told = false;
     pthread_mutex_unlock(&g->lock);
 }
-
-int nb_guard_count(nb_guard *g)
-{
-    pthread_mutex_lock(&g->lock);
-    int n = g->count;
-    pthread_mutex_unlock(&g->lock);
-    return n;
-}

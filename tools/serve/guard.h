@@ -21,6 +21,5 @@ void      nb_guard_remove(nb_guard *g, nb_peer *p);          /* before the descr
 void      nb_guard_deadline(nb_guard *g, nb_peer *p, double seconds); /* from now; 0: none */
 /* What gone and tick are told about; NULL: nothing. */
 void      nb_guard_watch(nb_guard *g, nb_peer *p, void *subject);
-int       nb_guard_count(nb_guard *g);
 
 #endif

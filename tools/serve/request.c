@@ -11,7 +11,7 @@
 #include "tools/serve/form.h"
 #include "tools/serve/media_rules.h"
 
-enum { MAX_MESSAGES = 1024, MAX_PARTS = 4096, MAX_STOP_BYTES = 256, MAX_BIAS = 1024, MAX_TOOLS = 128 };
+enum { MAX_MESSAGES = 1024, MAX_PARTS = 4096, MAX_STOP_BYTES = 256, MAX_BIAS = 1024 };
 
 /* Understood here, or known to be without meaning for this server; everything else is reported as ignored. */
 static const char *const known[] = {
@@ -174,7 +174,6 @@ static bool read_common(nb_call_request *r, const cJSON *body, nb_service *servi
     int     vocab = nb_service_model(service)->config.vocab;
     int64_t n = 1, min_tokens = 0;
     bool    skip_special = true;
-    char   *salt_text = NULL;
     r->max_tokens = -1;
     if (!get_int(&r->max_tokens, body, "max_tokens", r->kind == NB_CALL_CHAT ? 1 : 0, INT32_MAX, error) ||
         !get_int(&r->max_tokens, body, "max_completion_tokens", 1, INT32_MAX, error) || !get_int(&n, body, "n", 1, NB_CALL_MAX_CHOICES, error) ||
@@ -192,9 +191,8 @@ static bool read_common(nb_call_request *r, const cJSON *body, nb_service *servi
     r->generate.keep_special = !skip_special || r->tools; /* the tags of calls may be special tokens */
     const cJSON *salt = nb_json_find(body, "cache_salt"), *model = nb_json_find(body, "model");
     if (salt && !cJSON_IsString(salt)) return nb_api_fail(error, 400, "cache_salt", "cache_salt has to be a text");
-    if (salt)
-        for (salt_text = salt->valuestring; *salt_text; salt_text++)
-            r->generate.salt = (r->generate.salt ^ (uint8_t)*salt_text) * 0x100000001b3u + 1;
+    for (const char *c = salt ? salt->valuestring : ""; *c; c++)
+        r->generate.salt = (r->generate.salt ^ (uint8_t)*c) * 0x100000001b3u + 1;
     if (model && !cJSON_IsString(model)) return nb_api_fail(error, 400, "model", "model has to be a text");
     list_ignored(&r->ignored, body);
     return true;
@@ -247,8 +245,8 @@ bool nb_request_messages(nb_call_request *out, const cJSON *body, nb_service *se
     if (!check_messages(messages, error) || !read_pixels(out, body, service, error) ||
         !get_bool(&out->prompt.template_options.add_generation_prompt, body, "add_generation_prompt", error))
         return false;
-    if (tools && (!cJSON_IsArray(tools) || !tools->child || cJSON_GetArraySize(tools) > MAX_TOOLS))
-        return nb_api_fail(error, 400, "tools", "tools has to be an array of 1 to %d tools", MAX_TOOLS);
+    if (tools && (!cJSON_IsArray(tools) || !tools->child || cJSON_GetArraySize(tools) > NB_FORM_TOOLS))
+        return nb_api_fail(error, 400, "tools", "tools has to be an array of 1 to %d tools", NB_FORM_TOOLS);
     bool hide_tools;
     if (!nb_form_read(out, body, &hide_tools, error)) return false;
     if (nb_chat_from_json(&out->chat, messages, hide_tools ? NULL : tools, NULL, &err) != NB_OK) return nb_api_fail_from(error, &err, "messages");
