@@ -196,7 +196,10 @@ static void test_requests(void **state)
         cJSON_Delete(o);
         http_answer_free(&a);
     }
-    http_answer ignored = http_ask("POST", "/v1/chat/completions", "", ASK ", \"unheard_of\": 1, \"other\": 2}");
+    static const char odd[] = ASK ", \"unheard_of\": 1, \"other\": 2}";
+    uint64_t          bytes = nb_metrics_counter(served.metrics, NB_COUNT_REQUEST_BYTES);
+    http_answer       ignored = http_ask("POST", "/v1/chat/completions", "", odd);
+    assert_int_equal(nb_metrics_counter(served.metrics, NB_COUNT_REQUEST_BYTES) - bytes, strlen(odd));
     assert_non_null(strstr(ignored.head.data, "X-Nibble-Ignored: unheard_of,other"));
     http_answer_free(&ignored);
 }

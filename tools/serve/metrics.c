@@ -47,7 +47,7 @@ static const struct {
     [NB_COUNT_REJECTED] = {"requests_rejected_total", "requests refused because the queue was full or the server was stopping"},
     [NB_COUNT_PROMPT_TOKENS] = {"prompt_tokens_total", "prompt tokens taken in"},
     [NB_COUNT_GENERATION_TOKENS] = {"generation_tokens_total", "tokens generated"},
-    [NB_COUNT_MEDIA_BYTES] = {"media_bytes_total", "bytes of request bodies received"},
+    [NB_COUNT_REQUEST_BYTES] = {"request_bytes_total", "bytes of the bodies of requests"},
     [NB_COUNT_DRAFTED] = {"spec_decode_num_draft_tokens_total", "tokens guessed by prompt lookup"},
     [NB_COUNT_DRAFT_ACCEPTED] = {"spec_decode_num_accepted_tokens_total", "guessed tokens that were right"},
 };

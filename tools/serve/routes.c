@@ -21,7 +21,10 @@ static cJSON *read_body(nb_exchange *x)
     }
     const cJSON *name = nb_json_find(body, "model");
     x->model = nb_server_model(x->server, cJSON_IsString(name) ? name->valuestring : NULL);
-    if (x->model) return body;
+    if (x->model) {
+        nb_metrics_count(x->model->metrics, NB_COUNT_REQUEST_BYTES, x->body.size);
+        return body;
+    }
     nb_exchange_fail(x, 404, "model", "there is no model '%.128s'; GET /v1/models lists them", name->valuestring);
     cJSON_Delete(body);
     return NULL;
