@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "calib/dataset.h"
 #include "runtime/engine/generate.h"
@@ -14,7 +15,9 @@
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
+#include "tools/eval/fail_if.h"
 #include "tools/eval/report.h"
+#include "tools/eval/row_log.h"
 #include "tools/session.h"
 
 typedef struct {
@@ -22,8 +25,9 @@ typedef struct {
     nb_compute_flags compute;
     nb_engine_flags  engine;
     nb_media_flags   media;
-    nb_strings  models, tasks;
-    const char *ref, *data, *dataset_info, *text, *log_samples;
+    nb_strings  models, tasks, fail_if;
+    bool        resume;
+    const char *ref, *data, *dataset_info, *text, *log_samples, *baseline;
     int         data_format, na_values, output;
     int64_t     limit, skip, seq_len, parallel, predict, context, chunks;
 } options;
@@ -50,7 +54,14 @@ static const nb_arg eval_args[] = {
     { .name = "seq-len", .type = NB_ARG_INT, AT(seq_len), .min = 0, .max = 1e7, .text = "0", .shown = "no limit", .group = "What to measure",
       .advanced = true, .help = "longer conversations of --data are left out" },
     { .name = "log-samples", .type = NB_ARG_STRING, AT(log_samples), .metavar = "OUT.jsonl", .group = "Results",
-      .help = "write index, prediction, answer and hit of every benchmark row" },
+      .help = "write index, prediction, answer and hit of every benchmark row, as soon as it is answered" },
+    { .name = "resume", .type = NB_ARG_BOOL, AT(resume), .group = "Results",
+      .help = "go on with the --log-samples of a run that was cut short: its answers are taken" },
+    { .name = "baseline", .type = NB_ARG_STRING, AT(baseline), .metavar = "MODEL|LOG.jsonl", .group = "Results", .shown = "--ref, or else the first MODEL",
+      .help = "with which of the models, or which earlier --log-samples, the others are compared question by question" },
+    { .name = "fail-if", .type = NB_ARG_STRINGS, AT(fail_if), .metavar = "COND", .group = "Results",
+      .help = "exit with 3 when a benchmark is that much below the baseline, in points: mmmu<-1.0; docvqa.high<0 (the upper end of the 95 % "
+              "interval); ocrbench.score<80 (the score itself)" },
     { .name = "output", .brief = "o", .type = NB_ARG_CHOICE, AT(output), .choices = "md|csv|json|jsonl", .text = "md", .group = "Results",
       .help = "form of the table" },
     { .name = "data-format", .type = NB_ARG_CHOICE, AT(data_format), .choices = NB_DATA_FORMS, .text = "auto",
@@ -85,7 +96,11 @@ typedef struct {
     int            benchmark_count;
     char         **words;      /* the lists, cut at commas */
     int            word_count;
-    FILE          *log;
+    nb_row_log    *log;
+    nb_fail_if     fail_if;
+    const char    *baseline;   /* a model of the list or a log; NULL: nothing to compare with */
+    bool           baseline_is_log;
+    char           settings[160];
     nb_session     reference;
     nb_meter       meter;
 } evaluation;
@@ -99,6 +114,30 @@ static nb_status add_word(evaluation *e, const char *word, nb_error *err)
     e->benchmarks[e->benchmark_count++] = word;
     return strchr(word, ':') ? NB_OK
                              : nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' is neither kl, ppl, agree nor NAME:FILE.tsv", word);
+}
+
+static bool is_listed(const options *o, const char *name)
+{
+    for (int i = 0; i < o->models.count; i++)
+        if (!strcmp(o->models.items[i], name)) return true;
+    return false;
+}
+
+static nb_status choose_baseline(evaluation *e, nb_error *err)
+{
+    const options *o = e->opt;
+    struct stat    about;
+    if (o->baseline && !e->benchmark_count) return nb_fail(err, NB_ERR_ARGUMENT, "--baseline compares benchmarks: give --tasks NAME:FILE.tsv");
+    e->baseline = o->baseline;
+    if (o->baseline && is_listed(o, o->baseline)) return NB_OK;
+    if (o->baseline) {
+        e->baseline_is_log = stat(o->baseline, &about) == 0 && S_ISREG(about.st_mode);
+        return e->baseline_is_log ? NB_OK
+                                  : nb_fail(err, NB_ERR_ARGUMENT, "--baseline: '%s' is neither one of the models nor a file", o->baseline);
+    }
+    if (!e->benchmark_count || o->models.count < 2) return NB_OK;
+    e->baseline = o->ref && is_listed(o, o->ref) ? o->ref : o->models.items[0];
+    return NB_OK;
 }
 
 static nb_status plan(evaluation *e, nb_error *err)
@@ -120,7 +159,9 @@ static nb_status plan(evaluation *e, nb_error *err)
     if (!e->divergence && !e->benchmark_count && !o->text)
         return nb_fail(err, NB_ERR_ARGUMENT, "nothing to measure: give --data FILE, --text FILE or --tasks NAME:FILE.tsv");
     if (o->log_samples && !e->benchmark_count) return nb_fail(err, NB_ERR_ARGUMENT, "--log-samples needs a benchmark in --tasks");
-    return NB_OK;
+    if (o->resume && !o->log_samples) return nb_fail(err, NB_ERR_ARGUMENT, "--resume goes on with a log: give --log-samples FILE");
+    for (int i = 0; i < o->fail_if.count; i++) NB_TRY(nb_fail_if_add(&e->fail_if, o->fail_if.items[i], err));
+    return choose_baseline(e, err);
 }
 
 /* ---- divergence -------------------------------------------------------------------------------------------------------- */
@@ -203,7 +244,10 @@ typedef struct {
     evaluation       *e;
     nb_session       *s;
     nb_task          *task;
+    nb_row_log_of     of;
     nb_prompt_options prompt;
+    size_t           *todo;       /* rows that no log answers */
+    size_t            count;
     char              built[256]; /* where the prompt made last came from; empty while one is being made */
     size_t            at_length;
 } questions;
@@ -217,7 +261,7 @@ static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_
     nb_prompt_options how = q->prompt;
     NB_TRY(nb_stop_status(err));
     q->built[0] = 0;
-    NB_TRY(nb_task_chat(q->task, i, &chat, where, err));
+    NB_TRY(nb_task_chat(q->task, q->todo[i], &chat, where, err));
     how.where = where;
     *generate = (nb_generate_options){ .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
                                        .max_new_tokens = (int)q->e->opt->predict, .on_text = nb_keep_going };
@@ -231,53 +275,89 @@ static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error 
 {
     questions *q = context;
     NB_TRY(nb_stop_status(err));
-    NB_TRY(nb_task_answer(q->task, i, answer->text.data ? answer->text.data : "", err));
+    NB_TRY(nb_task_answer(q->task, q->todo[i], answer->text.data ? answer->text.data : "", err));
+    if (q->e->log) NB_TRY(nb_row_log_add(q->e->log, &q->of, q->task, q->todo[i], err));
     q->at_length += answer->finish == NB_FINISH_LENGTH;
-    nb_meter_update(&q->e->meter, i + 1, q->task->rows, q->task->name);
+    nb_meter_update(&q->e->meter, q->task->rows - q->count + i + 1, q->task->rows, q->task->name);
     return NB_OK;
 }
 
-static nb_status log_rows(evaluation *e, const char *model, nb_task *t, nb_error *err)
+/* The rows to ask: all, but those that the log has. */
+static nb_status choose_rows(questions *q, nb_error *err)
 {
-    nb_buf line = { 0 };
-    for (size_t i = 0; i < t->rows; i++) {
-        const char *right;
-        NB_TRY(nb_task_right(t, i, &right, err));
-        nb_buf_clear(&line);
-        nb_emit out = nb_emit_start(&line, false);
-        nb_emit_open(&out, NULL, '{');
-        if (e->opt->models.count > 1) nb_emit_string(&out, "model", model);
-        nb_emit_string(&out, "task", t->name);
-        nb_emit_string(&out, "index", nb_tsv_index(t->table, i));
-        nb_emit_string(&out, "prediction", t->scores[i].prediction);
-        nb_emit_string(&out, "answer", right);
-        nb_emit_number(&out, "hit", t->scores[i].score);
-        nb_emit_bool(&out, "undecided", t->scores[i].undecided);
-        nb_emit_close(&out); /* ends the line */
-        NB_TRY(nb_buf_status(&line, "a log line", err));
-        if (fwrite(line.data, 1, line.size, e->log) != line.size)
-            return nb_fail(err, NB_ERR_IO, "%s: cannot write", e->opt->log_samples);
-    }
-    nb_buf_free(&line);
-    return NB_OK;
+    bool *answered;
+    NB_TRY(nb_alloc(&answered, q->task->rows, sizeof *answered, "rows", err));
+    nb_status status = nb_alloc(&q->todo, q->task->rows, sizeof *q->todo, "rows", err);
+    if (status == NB_OK && q->e->opt->resume) status = nb_row_log_recall(q->e->log, &q->of, q->task, answered, err);
+    for (size_t i = 0; i < q->task->rows && status == NB_OK; i++)
+        if (!answered[i]) q->todo[q->count++] = i;
+    free(answered);
+    if (status == NB_OK && q->count < q->task->rows)
+        nb_note("%s: %zu of %zu rows of %s are taken from %s", q->of.model, q->task->rows - q->count, q->task->rows, q->task->name, q->e->opt->log_samples);
+    return status;
 }
 
-static nb_status run_benchmark(evaluation *e, nb_session *s, const char *model, const char *spec, nb_eval_row *row, nb_error *err)
+static nb_status run_benchmark(evaluation *e, nb_session *s, const nb_row_log_of *of, const char *spec, nb_eval_row *row, nb_error *err)
 {
     const options *o = e->opt;
     nb_task        task;
-    questions      q = { .e = e, .s = s, .task = &task };
+    questions      q = { .e = e, .s = s, .task = &task, .of = *of };
     NB_TRY(nb_task_open(&task, spec, o->na_values == NA_PANDAS, (size_t)o->limit, err));
     nb_status status = nb_media_prompt_options(&q.prompt, &o->media, NULL, err);
     q.prompt.template_options.add_generation_prompt = true;
     nb_meter_start(&e->meter, task.name);
-    if (status == NB_OK) status = nb_generate_many(s->engine, task.rows, (int)o->parallel, prompt_at, answer_at, &q, err);
+    if (status == NB_OK) status = choose_rows(&q, err);
+    if (status == NB_OK) status = nb_generate_many(s->engine, q.count, (int)o->parallel, prompt_at, answer_at, &q, err);
     nb_meter_finish(&e->meter);
     if (status == NB_ERR_BUDGET && q.built[0]) nb_error_within(err, "%s", q.built); /* the engine does not know where a prompt comes from */
     if (status == NB_OK && q.at_length) nb_warn("%s: %zu answers were cut at %lld tokens", task.name, q.at_length, (long long)o->predict);
     if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
-    if (status == NB_OK && e->log) status = log_rows(e, model, &task, err);
+    free(q.todo);
     nb_task_close(&task);
+    return status;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------------------------- */
+
+/* The benchmarks as an earlier run's log answers them. */
+static nb_status read_baseline(evaluation *e, nb_eval_row *row, nb_error *err)
+{
+    for (int i = 0; i < e->benchmark_count; i++) {
+        nb_task task;
+        NB_TRY(nb_task_open(&task, e->benchmarks[i], e->opt->na_values == NA_PANDAS, (size_t)e->opt->limit, err));
+        nb_status status = nb_row_log_load(e->baseline, &task, err);
+        if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
+        nb_task_close(&task);
+        if (status != NB_OK) return status;
+    }
+    return NB_OK;
+}
+
+static nb_status compare_with_baseline(evaluation *e, nb_eval_row *rows, nb_error *err)
+{
+    nb_eval_row        earlier = { 0 };
+    const nb_eval_row *baseline = NULL;
+    nb_status          status = NB_OK;
+    if (!e->baseline) return NB_OK;
+    if (e->baseline_is_log) {
+        status = read_baseline(e, &earlier, err);
+        baseline = &earlier;
+    }
+    for (int i = 0; i < e->opt->models.count && !baseline; i++)
+        if (!strcmp(rows[i].model, e->baseline)) baseline = &rows[i];
+    for (int i = 0; i < e->opt->models.count && status == NB_OK; i++)
+        if (&rows[i] != baseline) status = nb_eval_row_compare(&rows[i], baseline, err);
+    nb_eval_row_free(&earlier);
+    return status;
+}
+
+/* After the report is out: what --fail-if asks. */
+static nb_status judge(evaluation *e, const nb_eval_row *rows, nb_error *err)
+{
+    nb_buf    found = { 0 };
+    nb_status status = nb_fail_if_check(&e->fail_if, rows, (size_t)e->opt->models.count, &found, err);
+    if (status == NB_OK && found.size) status = nb_fail(err, NB_ERR_GATE, "--fail-if: %.900s", found.data);
+    nb_buf_free(&found);
     return status;
 }
 
@@ -291,6 +371,11 @@ static nb_status open_session(nb_session *s, const options *o, const char *model
     return nb_session_engine(s, &engine, (size_t)o->parallel * 16384, (int)o->parallel, err);
 }
 
+static const char *pixels_setting(const options *o)
+{
+    return o->media.pixels ? "published" : o->media.min_pixels || o->media.max_pixels ? "flags" : "checkpoint";
+}
+
 static nb_status evaluate(evaluation *e, const char *model, nb_eval_row *row, nb_error *err)
 {
     const options *o = e->opt;
@@ -299,7 +384,9 @@ static nb_status evaluate(evaluation *e, const char *model, nb_eval_row *row, nb
     if (status == NB_OK) status = nb_eval_row_open(row, model, s.model, err);
     if (status == NB_OK && e->divergence) status = compare(e, &s, &row->chats, err);
     if (status == NB_OK && o->text) status = measure_text(e, &s, &row->text, err);
-    for (int i = 0; i < e->benchmark_count && status == NB_OK; i++) status = run_benchmark(e, &s, model, e->benchmarks[i], row, err);
+    nb_row_log_of of = { .model = model, .settings = e->settings };
+    if (status == NB_OK && e->log) status = nb_row_log_identify(&of, model, err);
+    for (int i = 0; i < e->benchmark_count && status == NB_OK; i++) status = run_benchmark(e, &s, &of, e->benchmarks[i], row, err);
     row->has_reference = o->ref != NULL;
     nb_session_close(&s);
     return status;
@@ -311,22 +398,22 @@ static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
     nb_buf         out = { 0 };
     if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, err));
     for (int i = 0; i < o->models.count; i++) NB_TRY(evaluate(e, o->models.items[i], &rows[i], err));
-    nb_eval_settings settings = { .pixels = o->media.pixels ? "published" : o->media.min_pixels || o->media.max_pixels ? "flags" : "checkpoint",
-                                  .ref = o->ref, .data = o->data, .text = o->text };
+    NB_TRY(compare_with_baseline(e, rows, err));
+    nb_eval_settings settings = { .pixels = pixels_setting(o), .ref = o->ref, .data = o->data, .text = o->text, .baseline = e->baseline };
     nb_status status = nb_eval_report(&out, rows, (size_t)o->models.count, &settings, nb_json_wanted() ? NB_TABLE_JSON : (nb_table_format)o->output,
                                       nb_json_wanted(), err);
     if (status == NB_OK) status = nb_print(&out, err);
+    if (status == NB_OK) status = judge(e, rows, err);
     nb_buf_free(&out);
     return status;
 }
 
 static nb_status open_log(evaluation *e, nb_error *err)
 {
-    const char *path = e->opt->log_samples;
-    if (!path) return NB_OK;
-    e->log = fopen(path, "wex");
-    if (!e->log) return nb_fail(err, NB_ERR_IO, "%s: cannot be made (nothing is overwritten): %m", path);
-    return NB_OK;
+    const options *o = e->opt;
+    snprintf(e->settings, sizeof e->settings, "pixels=%s,%lld,%lld predict=%lld na=%s", pixels_setting(o), (long long)o->media.min_pixels,
+             (long long)o->media.max_pixels, (long long)o->predict, o->na_values == NA_PANDAS ? "pandas" : "none");
+    return o->log_samples ? nb_row_log_open(&e->log, o->log_samples, o->resume, err) : NB_OK;
 }
 
 static nb_status run(nb_args *args, void *opaque, nb_error *err)
@@ -339,8 +426,9 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_status status = plan(&e, err);
     if (status == NB_OK) status = open_log(&e, err);
     if (status == NB_OK) status = evaluate_all(&e, rows, err);
-    if (e.log && fclose(e.log) != 0 && status == NB_OK) status = nb_fail(err, NB_ERR_IO, "%s: cannot write: %m", o->log_samples);
-    if (status != NB_OK && e.log) remove(o->log_samples);
+    nb_status closed = nb_row_log_close(e.log, status == NB_OK ? err : NULL);
+    if (status == NB_OK) status = closed;
+    nb_fail_if_free(&e.fail_if);
     for (int i = 0; i < o->models.count; i++) nb_eval_row_free(&rows[i]);
     for (int i = 0; i < e.word_count; i++) free(e.words[i]);
     free(e.words);
@@ -358,8 +446,11 @@ const nb_command nb_command_eval = {
              "percentiles, agreement of the likeliest token, perplexity; over all tokens and over answers, and apart for words with and "
              "without a picture before them. Conversations that calibration never saw are the honest ones.\n\n"
              "Benchmarks are VLMEvalKit's tables with their published prompts, greedy answers, and scoring without a judge model: MMMU and MMBench "
-             "(circular) by option, DocVQA by ANLS; MathVista's score by rules is not comparable with judged ones and is labelled.",
+             "(circular) by option, DocVQA by ANLS; MathVista's score by rules is not comparable with judged ones and is labelled. Several "
+             "models are compared question by question: points lost or gained with a 95 % interval (bootstrap), the numbers of questions "
+             "lost and gained, and how likely chance alone divides those so (McNemar's exact test).",
     .examples = "  nibble eval my-awq my-gptq --ref original --data holdout.jsonl\n"
+                "  nibble eval original my-awq --tasks MMMU_DEV_VAL:MMMU_DEV_VAL.tsv --fail-if 'mmmu.high<0'\n"
                 "  nibble eval MODEL --tasks DocVQA_VAL:DocVQA_VAL.tsv --pixels published --log-samples answers.jsonl\n"
                 "  nibble eval MODEL --text wiki.test.raw -c 512\n",
     .blocks = blocks,

@@ -37,6 +37,20 @@ nb_status nb_eval_row_add_task(nb_eval_row *row, nb_task *task, nb_error *err)
     return NB_OK;
 }
 
+nb_status nb_eval_row_compare(nb_eval_row *row, const nb_eval_row *baseline, nb_error *err)
+{
+    for (size_t i = 0; i < row->task_count; i++) {
+        nb_eval_task *t = &row->tasks[i];
+        for (size_t j = 0; j < baseline->task_count; j++) {
+            const nb_eval_task *b = &baseline->tasks[j];
+            if (strcmp(t->name, b->name) || t->summary.items != b->summary.items) continue;
+            NB_TRY(nb_paired_compare(&t->paired, b->summary.units, t->summary.units, t->summary.items, err));
+            break;
+        }
+    }
+    return NB_OK;
+}
+
 void nb_eval_row_free(nb_eval_row *row)
 {
     nb_divergence_free(&row->chats);
@@ -127,6 +141,36 @@ static nb_status fill_row(nb_table *t, const nb_eval_row *row, const nb_eval_set
     return NB_OK;
 }
 
+/* Every benchmark of every model beside the baseline's. */
+static nb_status write_paired(nb_buf *out, const nb_eval_row *rows, size_t count, const nb_eval_settings *s, nb_error *err)
+{
+    static const nb_column columns[] = { { .title = "model" }, { .title = "benchmark" }, { .title = "points", .digits = 2 },
+                                         { .title = "95 % interval" }, { .title = "lost" }, { .title = "gained" },
+                                         { .title = "McNemar p", .digits = 4 } };
+    nb_table *t;
+    NB_TRY(nb_table_new(&t, columns, NB_COUNT(columns), err));
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < rows[i].task_count; j++) {
+            const nb_paired *p = &rows[i].tasks[j].paired;
+            char             interval[48];
+            if (!p->items) continue;
+            snprintf(interval, sizeof interval, "%+.2f .. %+.2f", p->low, p->high);
+            nb_table_text(t, rows[i].model);
+            nb_table_text(t, rows[i].tasks[j].name);
+            nb_table_number(t, p->difference);
+            nb_table_text(t, interval);
+            nb_table_int(t, (int64_t)p->lost);
+            nb_table_int(t, (int64_t)p->gained);
+            nb_table_number(t, p->p);
+        }
+    if (nb_table_rows(t)) {
+        nb_buf_printf(out, "\nQuestion by question against %s:\n\n", s->baseline);
+        nb_table_print(t, NB_TABLE_MD, out);
+    }
+    nb_table_free(t);
+    return NB_OK;
+}
+
 static nb_status write_table(nb_buf *out, const nb_eval_row *rows, size_t count, const nb_eval_settings *s, nb_table_format format,
                              nb_error *err)
 {
@@ -140,6 +184,7 @@ static nb_status write_table(nb_buf *out, const nb_eval_row *rows, size_t count,
     nb_table_free(t);
     free(h);
     if (status == NB_OK && format == NB_TABLE_MD) {
+        if (s->baseline) NB_TRY(write_paired(out, rows, count, s, err));
         for (size_t i = 0; i < rows[0].task_count; i++) {
             const nb_task_summary *m = &rows[0].tasks[i].summary;
             nb_buf_printf(out, "%s%s: %s over %zu", i ? "; " : "\n", rows[0].tasks[i].name, m->metric, m->items);
@@ -195,6 +240,16 @@ static void emit_task(nb_emit *e, const nb_eval_task *t)
     nb_emit_open(e, "parts", '{');
     for (size_t i = 0; i < t->summary.part_count; i++) nb_emit_number(e, t->summary.parts[i].label, t->summary.parts[i].value);
     nb_emit_close(e);
+    if (t->paired.items) {
+        nb_emit_open(e, "paired", '{');
+        nb_emit_number(e, "difference", t->paired.difference);
+        nb_emit_number(e, "low", t->paired.low);
+        nb_emit_number(e, "high", t->paired.high);
+        nb_emit_int(e, "lost", (int64_t)t->paired.lost);
+        nb_emit_int(e, "gained", (int64_t)t->paired.gained);
+        nb_emit_number(e, "mcnemar_p", t->paired.p);
+        nb_emit_close(e);
+    }
     nb_emit_close(e);
 }
 
@@ -205,6 +260,7 @@ static nb_status write_json(nb_buf *out, const nb_eval_row *rows, size_t count, 
     nb_emit_string(&e, "pixels", s->pixels);
     nb_emit_string(&e, "ref", s->ref);
     nb_emit_string(&e, "data", s->data);
+    nb_emit_string(&e, "baseline", s->baseline);
     nb_emit_open(&e, "models", '[');
     for (size_t i = 0; i < count; i++) {
         nb_emit_open(&e, NULL, '{');

@@ -5,11 +5,13 @@
 #include "tools/cli/output.h"
 #include "tools/cli/table.h"
 #include "tools/eval/divergence.h"
+#include "tools/eval/paired.h"
 #include "tools/eval/task.h"
 
 typedef struct {
     char            name[64];
     nb_task_summary summary;
+    nb_paired       paired; /* with the baseline; no items: none */
 } nb_eval_task;
 
 typedef struct {
@@ -24,10 +26,12 @@ typedef struct {
 
 nb_status nb_eval_row_open(nb_eval_row *row, const char *name, const nb_model *model, nb_error *err);
 nb_status nb_eval_row_add_task(nb_eval_row *row, nb_task *task, nb_error *err);
+/* Fill `paired` of the tasks that both have with the same questions. */
+nb_status nb_eval_row_compare(nb_eval_row *row, const nb_eval_row *baseline, nb_error *err);
 void      nb_eval_row_free(nb_eval_row *row);
 
 typedef struct {
-    const char *pixels, *ref, *data, *text;
+    const char *pixels, *ref, *data, *text, *baseline /* NULL: none */;
 } nb_eval_settings;
 
 /* json: the full report as one object; otherwise the tables in `format`. */

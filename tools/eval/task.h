@@ -47,6 +47,7 @@ typedef struct {
     const char   *metric;      /* "circular accuracy", "ANLS", ... */
     double        value, error; /* percent and its standard error */
     size_t        items, undecided;
+    double       *units;       /* [items] the scores that value is the mean of, in an order that the table alone decides */
     nb_task_part *parts;       /* vanilla scores, splits, categories */
     size_t        part_count, part_capacity;
 } nb_task_summary;

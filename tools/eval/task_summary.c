@@ -17,6 +17,7 @@ enum { ROTATION = 1000000 };
 
 void nb_task_summary_free(nb_task_summary *s)
 {
+    free(s->units);
     free(s->parts);
     memset(s, 0, sizeof *s);
 }
@@ -62,7 +63,7 @@ static nb_status rows_mean(nb_task_summary *s, nb_task *t, const char *split, nb
         sum += r->score;
         squares += r->score * r->score;
         s->undecided += r->undecided;
-        n++;
+        s->units[n++] = r->score;
         static const char *const groups[] = { "l2-category", "category", "task" };
         for (size_t g = 0; g < NB_COUNT(groups); g++)
             if ((group = nb_tsv_get(t->table, groups[g]))) NB_TRY(count(s, groups[g], group, r->score, err));
@@ -126,7 +127,7 @@ static nb_status circular(nb_task_summary *s, nb_task *t, rotation *r, nb_error 
             if (label) NB_TRY(count(s, labels[g], label, right, err));
         }
         sum += right;
-        groups++;
+        s->units[groups++] = right;
         i = j;
     }
     close_mean(s, sum, sum, groups);
@@ -141,6 +142,7 @@ nb_status nb_task_summarize(nb_task_summary *out, nb_task *t, nb_error *err)
     static const char *const metrics[] = { "accuracy", "ANLS", "circular accuracy", "rule-scored accuracy" };
     memset(out, 0, sizeof *out);
     out->metric = metrics[t->kind];
+    NB_TRY(nb_alloc(&out->units, t->rows, sizeof *out->units, "scores", err));
     nb_status status;
     if (t->kind == NB_TASK_MMBENCH) {
         rotation *r;
