@@ -45,8 +45,9 @@ static const nb_arg eval_args[] = {
     { .name = "text", .type = NB_ARG_STRING, AT(text), .metavar = "FILE", .group = "What to measure",
       .help = "plain text for perplexity in chunks of --ctx-size, second halves scored" },
     { .name = "tasks", .type = NB_ARG_STRINGS, AT(tasks), .metavar = "LIST", .group = "What to measure",
-      .help = "comma-separated: kl, ppl, agree (with --data), and benchmarks as NAME:FILE.tsv whose name holds mmmu, docvqa, mmbench "
-              "or mathvista; without it, kl, ppl and agree when --data is given" },
+      .help = "comma-separated: kl, ppl, agree (with --data), and benchmarks as NAME:FILE.tsv, whose name says which rules apply (mmmu, docvqa, "
+              "infovqa, mmbench, mathvista, ocrbench, chartqa, mtvqa, textvqa, realworldqa, mmstar, mme, hallusion; otherwise by the "
+              "columns); without it, kl, ppl and agree when --data is given" },
     { .name = "limit", .type = NB_ARG_INT, AT(limit), .min = 0, .max = 1e9, .text = "0", .shown = "all", .group = "What to measure",
       .help = "rows of each benchmark and conversations of --data at most" },
     { .name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "What to measure", .advanced = true,
@@ -445,8 +446,10 @@ const nb_command nb_command_eval = {
     .about = "With --ref and --data every model runs beside the original on the same conversations, token by token: mean KL divergence and its "
              "percentiles, agreement of the likeliest token, perplexity; over all tokens and over answers, and apart for words with and "
              "without a picture before them. Conversations that calibration never saw are the honest ones.\n\n"
-             "Benchmarks are VLMEvalKit's tables with their published prompts, greedy answers, and scoring without a judge model: MMMU and MMBench "
-             "(circular) by option, DocVQA by ANLS; MathVista's score by rules is not comparable with judged ones and is labelled. Several "
+             "Benchmarks are VLMEvalKit's tables with their published prompts, greedy answers, and scoring without a judge model: MMMU, MMBench "
+             "(circular), RealWorldQA and MMStar by option, DocVQA and InfoVQA by ANLS, ChartQA within 5 %, TextVQA by the agreement of ten, "
+             "OCRBench and MTVQA by the text, MME and HallusionBench by yes and no; MathVista's score by rules is not comparable with judged "
+             "ones and is labelled. Several "
              "models are compared question by question: points lost or gained with a 95 % interval (bootstrap), the numbers of questions "
              "lost and gained, and how likely chance alone divides those so (McNemar's exact test).",
     .examples = "  nibble eval my-awq my-gptq --ref original --data holdout.jsonl\n"

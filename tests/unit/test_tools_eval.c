@@ -255,7 +255,7 @@ static void test_prompts(void **state)
     nb_chat  chat;
     char     where[256];
     FAILS(nb_task_open(&t, "nofile", false, 0, &err), NB_ERR_ARGUMENT, "NAME:FILE.tsv", &err);
-    FAILS(nb_task_open(&t, "chartqa:x.tsv", false, 0, &err), NB_ERR_ARGUMENT, "mathvista", &err);
+    FAILS(nb_task_open(&t, "chartqa:x.tsv", false, 0, &err), NB_ERR_INPUT, "x.tsv", &err);
     FAILS(nb_task_open(&t, spec("mathvista", write_file("task.tsv", tsv)), false, 0, &err), NB_ERR_INPUT, "question_type", &err);
     snprintf(tsv, sizeof tsv, "%s1\t99\tWhat?\t\ta\tb\t\tA\tdev\n2\t\tWhat?\t\ta\tb\t\tA\tdev\n", columns);
     OK(nb_task_open(&t, spec("mmmu", write_file("task.tsv", tsv)), false, 0, &err), &err);

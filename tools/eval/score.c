@@ -1,4 +1,4 @@
-/* score.c - see score.h; the rules are described in VLMEvalKit's matching_util, vqa_eval and mathvista at 60e064df. */
+/* score.c - options, edit distance and MathVista of score.h; the rules are described in VLMEvalKit's matching_util, vqa_eval and mathvista at 60e064df. */
 #include "tools/eval/score.h"
 
 #include <ctype.h>
@@ -42,8 +42,7 @@ static char by_letter(const char *answer, const char *const options[26])
     return count == 0 && seen >> ('Z' - 'A') & 1 ? 'Z' : 0;
 }
 
-/* Lower case, code point by code point; malloc'd. */
-static char *lower(const char *s)
+char *nb_lower(const char *s)
 {
     nb_buf b = { 0 };
     nb_buf_str(&b, "");
@@ -64,11 +63,11 @@ static char *lower(const char *s)
 
 static char by_text(const char *answer, const char *const options[26])
 {
-    char *text = lower(answer), found = 0;
+    char *text = nb_lower(answer), found = 0;
     int   count = 0;
     for (int i = 0; text && i < 26; i++) {
         if (!there(options, i)) continue;
-        char *option = lower(options[i]);
+        char *option = nb_lower(options[i]);
         if (option && strstr(text, option)) {
             count++;
             found = (char)('A' + i);

@@ -13,27 +13,31 @@ static const char *const short_answer = "\nPlease try to answer the question wit
 
 /* ---- opening ----------------------------------------------------------------------------------------------------------- */
 
-static bool kind_of(const char *name, nb_task_kind *out)
-{
-    static const char *const names[] = { "mmmu", "docvqa", "mmbench", "mathvista" };
-    for (size_t i = 0; i < NB_COUNT(names); i++)
-        if (strcasestr(name, names[i])) {
-            *out = (nb_task_kind)i;
-            return true;
-        }
-    return false;
-}
-
 static nb_status check_columns(const nb_task *t, const char *path, nb_error *err)
 {
-    static const char *const all[] = { "image", "question", "answer", NULL };
-    static const char *const options[] = { "A", "B", NULL };
-    static const char *const math[] = { "question_type", "answer_type", "choices", "answer_option", NULL };
-    const char *const       *lists[] = { all, t->kind == NB_TASK_MATHVISTA ? math : t->kind == NB_TASK_MMBENCH ? options : all };
-    for (size_t l = 0; l < NB_COUNT(lists); l++)
-        for (const char *const *c = lists[l]; *c; c++)
-            if (nb_tsv_column(t->table, *c) < 0)
-                return nb_fail(err, NB_ERR_INPUT, "%s: the table has no column '%s', which %s needs", path, *c, t->name);
+    char  list[160], *rest = list;
+    snprintf(list, sizeof list, "question answer %s", t->rules->needs);
+    for (char *column; (column = strsep(&rest, " ")) != NULL;)
+        if (nb_tsv_column(t->table, column) < 0)
+            return nb_fail(err, NB_ERR_INPUT, "%s: the table has no column '%s', which %s needs", path, column, t->name);
+    return NB_OK;
+}
+
+static const char *field(const nb_task *t, const char *name)
+{
+    const char *v = nb_tsv_get(t->table, name);
+    return v ? v : "";
+}
+
+/* The rules of a table whose name says nothing. */
+static nb_status choose_rules(nb_task *t, nb_error *err)
+{
+    bool options = nb_tsv_column(t->table, "A") >= 0 && nb_tsv_column(t->table, "B") >= 0, yes_no = !options;
+    for (size_t i = 0; i < t->rows && yes_no; i++) {
+        NB_TRY(nb_tsv_row(t->table, i, err));
+        yes_no = !strcasecmp(field(t, "answer"), "yes") || !strcasecmp(field(t, "answer"), "no");
+    }
+    t->rules = nb_task_rules_by_columns(options, yes_no);
     return NB_OK;
 }
 
@@ -44,15 +48,14 @@ nb_status nb_task_open(nb_task *t, const char *spec, bool missing_as_pandas, siz
     if (!colon || colon == spec || !colon[1])
         return nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' is neither kl, ppl, agree nor NAME:FILE.tsv", spec);
     snprintf(t->name, sizeof t->name, "%.*s", (int)(colon - spec), spec);
-    if (!kind_of(t->name, &t->kind))
-        return nb_fail(err, NB_ERR_ARGUMENT, "--tasks: '%s' does not say which rules to use: its name must contain mmmu, docvqa, mmbench or mathvista",
-                       t->name);
+    t->rules = nb_task_rules_by_name(t->name);
     nb_status status = nb_tsv_open(&t->table, colon + 1, missing_as_pandas, err);
-    if (status == NB_OK) status = check_columns(t, colon + 1, err);
     if (status == NB_OK) {
         t->rows = nb_tsv_rows(t->table);
         if (limit && limit < t->rows) t->rows = limit;
-        status = nb_alloc(&t->scores, t->rows, sizeof *t->scores, "row scores", err);
+        if (!t->rules) status = choose_rules(t, err);
+        if (status == NB_OK) status = check_columns(t, colon + 1, err);
+        if (status == NB_OK) status = nb_alloc(&t->scores, t->rows, sizeof *t->scores, "row scores", err);
     }
     if (status != NB_OK) nb_task_close(t);
     return status;
@@ -67,12 +70,6 @@ void nb_task_close(nb_task *t)
 }
 
 /* ---- prompts ----------------------------------------------------------------------------------------------------------- */
-
-static const char *field(const nb_task *t, const char *name)
-{
-    const char *v = nb_tsv_get(t->table, name);
-    return v ? v : "";
-}
 
 static bool has_chinese(const char *s)
 {
@@ -98,20 +95,17 @@ static bool choice_block(const nb_task *t, nb_buf *out)
 
 static void question(const nb_task *t, nb_buf *out)
 {
-    if (t->kind == NB_TASK_DOCVQA || t->kind == NB_TASK_MATHVISTA) {
+    nb_ask ask = t->rules->ask;
+    if (ask == NB_ASK_SHORT || ask == NB_ASK_YES_NO || ask == NB_ASK_PLAIN) {
         nb_buf_str(out, field(t, "question"));
-        nb_buf_str(out, short_answer);
+        nb_buf_str(out, ask == NB_ASK_SHORT ? short_answer : ask == NB_ASK_YES_NO ? " Please answer yes or no." : "");
         return;
     }
-    bool options = choice_block(t, out);
-    if (t->kind == NB_TASK_MMBENCH) {
-        bool chinese = out->data && has_chinese(out->data);
+    bool options = choice_block(t, out), chinese = ask == NB_ASK_CHOICE && out->data && has_chinese(out->data);
+    if (options)
         nb_buf_str(out, chinese ? "\xe8\xaf\xb7\xe7\x9b\xb4\xe6\x8e\xa5\xe5\x9b\x9e\xe7\xad\x94\xe9\x80\x89\xe9\xa1\xb9\xe5\xad\x97"
                                   "\xe6\xaf\x8d\xe3\x80\x82" /* 请直接回答选项字母。 */
                                 : "Please select the correct answer from the options above.");
-        return;
-    }
-    if (options) nb_buf_str(out, "Please select the correct answer from the options above.");
     while (out->size && strchr(" \t\r\n", out->data[out->size - 1])) out->data[--out->size] = 0;
 }
 
@@ -185,7 +179,7 @@ static nb_status score_choice(nb_task *t, nb_row_score *s)
         names[i][1] = 0;
         options[i] = nb_tsv_get(t->table, names[i]);
     }
-    if (t->kind == NB_TASK_MMMU && !*field(t, "A")) { /* an open question becomes a choice between its answer and the rest */
+    if (t->rules->ask == NB_ASK_MMMU && !*field(t, "A")) { /* an open question becomes a choice between its answer and the rest */
         options[0] = field(t, "answer");
         options[1] = "Other Answers";
         right = 'A';
@@ -196,11 +190,25 @@ static nb_status score_choice(nb_task *t, nb_row_score *s)
     return NB_OK;
 }
 
-static nb_status score_docvqa(nb_task *t, nb_row_score *s, nb_error *err)
+static nb_status score_yes_no(nb_task *t, nb_row_score *s)
 {
-    nb_list accepted;
+    const char *got = nb_score_yes_no(s->prediction);
+    s->undecided = got == NULL;
+    s->score = got && !strcasecmp(got, field(t, "answer"));
+    return NB_OK;
+}
+
+/* The rules that compare with a list of accepted texts. */
+static nb_status score_accepted(nb_task *t, nb_row_score *s, nb_error *err)
+{
+    nb_list   accepted;
+    nb_status status = NB_OK;
     NB_TRY(nb_list_parse(&accepted, field(t, "answer"), err));
-    nb_status status = nb_score_anls(&s->score, s->prediction, &accepted, err);
+    if (t->rules->rate == NB_RATE_RELAXED) status = nb_score_relaxed(&s->score, s->prediction, &accepted, err);
+    else if (t->rules->rate == NB_RATE_PEOPLE) status = nb_score_people(&s->score, s->prediction, &accepted, err);
+    else if (t->rules->rate == NB_RATE_CONTAINS)
+        status = nb_score_contains(&s->score, s->prediction, &accepted, !strcmp(field(t, "category"), "Handwritten Mathematical Expression Recognition"), err);
+    else status = nb_score_anls(&s->score, s->prediction, &accepted, err);
     nb_list_free(&accepted);
     return status;
 }
@@ -230,9 +238,13 @@ nb_status nb_task_answer(nb_task *t, size_t i, const char *prediction, nb_error 
     *s = (nb_row_score){ .prediction = nb_strdup(prediction) };
     if (!s->prediction) return nb_fail(err, NB_ERR_MEMORY, "no memory for an answer");
     NB_TRY(nb_tsv_row(t->table, i, err));
-    if (t->kind == NB_TASK_DOCVQA) return score_docvqa(t, s, err);
-    if (t->kind == NB_TASK_MATHVISTA) return score_math(t, s, err);
-    return score_choice(t, s);
+    switch (t->rules->rate) {
+    case NB_RATE_OPTION: return score_choice(t, s);
+    case NB_RATE_MATH: return score_math(t, s, err);
+    case NB_RATE_YES_NO: return score_yes_no(t, s);
+    case NB_RATE_CONTAINS_PLAIN: return nb_score_contains_plain(&s->score, s->prediction, field(t, "answer"), err);
+    default: return score_accepted(t, s, err);
+    }
 }
 
 nb_status nb_task_right(nb_task *t, size_t i, const char **out, nb_error *err)

@@ -1,15 +1,10 @@
-/* task.h - one benchmark: a table, the published prompt of each row, and the published scoring.
- *
- * The benchmark is told by its name: a name that contains mmmu, docvqa, mmbench or mathvista (any case) has that one's
- * prompts and rules.
- */
+/* task.h - one benchmark: a table, the published prompt of each row, and the published scoring (task_rules.h). */
 #ifndef NB_TASK_H
 #define NB_TASK_H
 
 #include "runtime/text/chat.h"
 #include "runtime/io/tsv.h"
-
-typedef enum { NB_TASK_MMMU, NB_TASK_DOCVQA, NB_TASK_MMBENCH, NB_TASK_MATHVISTA } nb_task_kind;
+#include "tools/eval/task_rules.h"
 
 /* What became of one row. */
 typedef struct {
@@ -20,11 +15,11 @@ typedef struct {
 } nb_row_score;
 
 typedef struct {
-    char          name[64];
-    nb_task_kind  kind;
-    nb_tsv       *table;
-    nb_row_score *scores; /* [rows] */
-    size_t        rows;   /* looked at: all, or the limit */
+    char                 name[64];
+    const nb_task_rules *rules;
+    nb_tsv              *table;
+    nb_row_score        *scores; /* [rows] */
+    size_t               rows;   /* looked at: all, or the limit */
 } nb_task;
 
 /* spec: NAME:FILE.tsv.  limit 0: all rows.  Columns that the benchmark needs must be there. */
@@ -45,7 +40,7 @@ typedef struct {
 } nb_task_part;
 typedef struct {
     const char   *metric;      /* "circular accuracy", "ANLS", ... */
-    double        value, error; /* percent and its standard error */
+    double        value, error; /* percent (MME: points) and its standard error */
     size_t        items, undecided;
     double       *units;       /* [items] the scores that value is the mean of, in an order that the table alone decides */
     nb_task_part *parts;       /* vanilla scores, splits, categories */

@@ -1,11 +1,4 @@
-/* task_summary.c - row scores to the numbers that tables print.
- *
- *   MMMU       accuracy over split `validation` (all rows when no row says so)
- *   DocVQA     mean ANLS
- *   MMBench    circular: a question counts when all its rotations (index mod 1,000,000) are right; also vanilla over base
- *              rows and over all rows
- *   MathVista  accuracy by rules alone, which is not the published judge's score and is named apart
- */
+/* task_summary.c - row scores to the numbers that tables print (nb_sum says which belong to what). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +60,7 @@ static nb_status rows_mean(nb_task_summary *s, nb_task *t, const char *split, nb
         static const char *const groups[] = { "l2-category", "category", "task" };
         for (size_t g = 0; g < NB_COUNT(groups); g++)
             if ((group = nb_tsv_get(t->table, groups[g]))) NB_TRY(count(s, groups[g], group, r->score, err));
-        if (t->kind == NB_TASK_MATHVISTA) NB_TRY(count(s, "", "prefetch rate", r->prefetch, err));
+        if (t->rules->rate == NB_RATE_MATH) NB_TRY(count(s, "", "prefetch rate", r->prefetch, err));
     }
     close_mean(s, sum, squares, n);
     return NB_OK;
@@ -137,20 +130,176 @@ static nb_status circular(nb_task_summary *s, nb_task *t, rotation *r, nb_error 
     return NB_OK;
 }
 
+/* ---- groups of rows that count together -------------------------------------------------------------------------------- */
+
+typedef struct {
+    char  *key;
+    double score;
+} keyed;
+
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const keyed *)a)->key, ((const keyed *)b)->key);
+}
+
+static void free_keyed(keyed *k, size_t n)
+{
+    for (size_t i = 0; k && i < n; i++) free(k[i].key);
+    free(k);
+}
+
+/* Every row of the task with its key, sorted; the current row is set when key_of is asked. */
+static nb_status collect(keyed **out, nb_task *t, void (*key_of)(const nb_task *t, size_t row, nb_buf *key), nb_error *err)
+{
+    NB_TRY(nb_alloc(out, t->rows, sizeof **out, "groups", err));
+    nb_status status = NB_OK;
+    for (size_t i = 0; i < t->rows && status == NB_OK; i++) {
+        nb_buf key = { 0 };
+        status = nb_tsv_row(t->table, i, err);
+        if (status == NB_OK) key_of(t, i, &key);
+        if (status == NB_OK) status = nb_buf_status(&key, "a group", err);
+        (*out)[i] = (keyed){ key.data, t->scores[i].score };
+    }
+    if (status == NB_OK)
+        qsort(*out, t->rows, sizeof **out, by_key);
+    else
+        free_keyed(*out, t->rows);
+    return status;
+}
+
+/* Rows i .. the result - 1 have one key; *right: all of them are. */
+static size_t group_end(const keyed *k, size_t n, size_t i, bool *right)
+{
+    size_t j = i;
+    for (*right = true; j < n && !strcmp(k[j].key, k[i].key); j++) *right = *right && k[j].score == 1;
+    return j;
+}
+
+/* ---- MME --------------------------------------------------------------------------------------------------------------- */
+
+static void mme_key(const nb_task *t, size_t row, nb_buf *key)
+{
+    (void)row;
+    nb_buf_printf(key, "%s\t%s", nb_tsv_get(t->table, "category"), nb_tsv_get(t->table, "image_path"));
+}
+
+/* A number that is no mean, as a part. */
+static nb_status points(nb_task_summary *s, const char *kind, const char *label, double value, nb_error *err)
+{
+    return count(s, kind, label, value / 100, err);
+}
+
+/* k [n]: the rows of one category.  Points and the square of their error: every picture is a draw. */
+static void mme_category(const keyed *k, size_t n, double *value, double *variance)
+{
+    double rows = 0, pairs = 0, sum = 0, squares = 0;
+    size_t pictures = 0;
+    bool   right;
+    for (size_t i = 0, j; i < n; i = j) {
+        double mine = 0;
+        j = group_end(k, n, i, &right);
+        for (size_t r = i; r < j; r++) mine += k[r].score;
+        rows += mine;
+        pairs += right;
+        double x = 100 * mine / (double)(j - i) + 100 * right;
+        sum += x;
+        squares += x * x;
+        pictures++;
+    }
+    *value = 100 * rows / (double)n + 100 * pairs / (double)pictures;
+    double spread = pictures > 1 ? (squares - sum * sum / (double)pictures) / (double)(pictures - 1) : 0;
+    *variance = spread > 0 ? spread / (double)pictures : 0;
+}
+
+static nb_status mme(nb_task_summary *s, nb_task *t, nb_error *err)
+{
+    static const char *const reasoning[] = { "code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation" };
+    keyed    *k;
+    double    perception = 0, thought = 0, variance = 0;
+    nb_status status = NB_OK;
+    NB_TRY(collect(&k, t, mme_key, err));
+    for (size_t i = 0, j; i < t->rows && status == NB_OK; i = j) {
+        size_t length = strcspn(k[i].key, "\t");
+        char   category[64];
+        double value, mine;
+        snprintf(category, sizeof category, "%.*s", (int)(length < 63 ? length : 63), k[i].key);
+        for (j = i; j < t->rows && !strncmp(k[j].key, k[i].key, length + 1); j++) {}
+        mme_category(k + i, j - i, &value, &mine);
+        variance += mine;
+        bool thinks = false;
+        for (size_t r = 0; r < NB_COUNT(reasoning); r++) thinks = thinks || !strcmp(category, reasoning[r]);
+        *(thinks ? &thought : &perception) += value;
+        status = points(s, "category", category, value, err);
+    }
+    free_keyed(k, t->rows);
+    for (size_t i = 0; i < t->rows; i++) {
+        s->units[i] = t->scores[i].score;
+        s->undecided += t->scores[i].undecided;
+    }
+    s->items = t->rows;
+    s->value = perception + thought;
+    s->error = sqrt(variance);
+    if (status == NB_OK) status = points(s, "", "perception", perception, err);
+    if (status == NB_OK) status = points(s, "", "reasoning", thought, err);
+    return status;
+}
+
+/* ---- HallusionBench ---------------------------------------------------------------------------------------------------- */
+
+/* Its indices are x_x_x_SET_FIGURE_QUESTION: l2-category, set and one of the last two make a group. */
+static void hallusion_key(const nb_task *t, size_t row, nb_buf *key, int last)
+{
+    const char *at = nb_tsv_index(t->table, row);
+    nb_buf_printf(key, "%s", nb_tsv_get(t->table, "l2-category"));
+    for (int i = 0; at && i <= 5; i++) {
+        size_t n = strcspn(at, "_");
+        if (i == 3 || i == last) nb_buf_printf(key, "_%.*s", (int)n, at);
+        at = at[n] ? at + n + 1 : NULL;
+    }
+}
+static void figure_key(const nb_task *t, size_t row, nb_buf *key) { hallusion_key(t, row, key, 4); }
+static void question_key(const nb_task *t, size_t row, nb_buf *key) { hallusion_key(t, row, key, 5); }
+
+static nb_status hallusion(nb_task_summary *s, nb_task *t, nb_error *err)
+{
+    static const char *const labels[] = { "fAcc", "qAcc" };
+    void (*const keys[])(const nb_task *, size_t, nb_buf *) = { figure_key, question_key };
+    NB_TRY(rows_mean(s, t, NULL, err));
+    double all = s->value;
+    for (int i = 0; i < 2; i++) {
+        keyed *k;
+        bool   right;
+        double sum = 0;
+        size_t groups = 0;
+        NB_TRY(collect(&k, t, keys[i], err));
+        for (size_t r = 0; r < t->rows; groups++) {
+            r = group_end(k, t->rows, r, &right);
+            sum += right;
+        }
+        free_keyed(k, t->rows);
+        all += 100 * sum / (double)groups;
+        NB_TRY(points(s, "", labels[i], 100 * sum / (double)groups, err));
+    }
+    return points(s, "", "mean of aAcc, fAcc and qAcc", all / 3, err);
+}
+
 nb_status nb_task_summarize(nb_task_summary *out, nb_task *t, nb_error *err)
 {
-    static const char *const metrics[] = { "accuracy", "ANLS", "circular accuracy", "rule-scored accuracy" };
     memset(out, 0, sizeof *out);
-    out->metric = metrics[t->kind];
-    NB_TRY(nb_alloc(&out->units, t->rows, sizeof *out->units, "scores", err));
-    nb_status status;
-    if (t->kind == NB_TASK_MMBENCH) {
+    out->metric = t->rules->metric;
+    nb_status status = nb_alloc(&out->units, t->rows, sizeof *out->units, "scores", err);
+    if (status != NB_OK) return status;
+    if (t->rules->sum == NB_SUM_CIRCULAR) {
         rotation *r;
         status = nb_alloc(&r, t->rows, sizeof *r, "rotations", err);
         if (status == NB_OK) status = circular(out, t, r, err);
         free(r);
+    } else if (t->rules->sum == NB_SUM_MME) {
+        status = mme(out, t, err);
+    } else if (t->rules->sum == NB_SUM_HALLUSION) {
+        status = hallusion(out, t, err);
     } else {
-        bool validation = t->kind == NB_TASK_MMMU && any_row_in(t, "validation", err);
+        bool validation = t->rules->sum == NB_SUM_VALIDATION && any_row_in(t, "validation", err);
         status = rows_mean(out, t, validation ? "validation" : NULL, err);
     }
     if (status != NB_OK) {
