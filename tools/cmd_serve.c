@@ -248,16 +248,6 @@ static nb_status service_options(nb_service_options *o, const options *opt, cons
     return read_mm_limit(&o->max_images, &o->max_videos, opt->mm_limit, err);
 }
 
-/* The last part of a path, as a name. */
-static char *folder_name(const char *path)
-{
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/') n--;
-    size_t from = n;
-    while (from > 0 && path[from - 1] != '/') from--;
-    return strndup(path + from, n - from);
-}
-
 static nb_status open_model(serving *s, const char *directory, const char *name, nb_error *err)
 {
     one_model         *m = &s->models[s->model_count];
@@ -268,7 +258,7 @@ static nb_status open_model(serving *s, const char *directory, const char *name,
     if (name) m->names[m->served.name_count++] = name;
     for (int i = 0; !name && i < s->opt->names.count && i < (int)NB_COUNT(m->names); i++) m->names[m->served.name_count++] = s->opt->names.items[i];
     if (!m->served.name_count) {
-        m->own_name = folder_name(directory);
+        m->own_name = nb_folder_name(directory);
         if (!m->own_name) return nb_fail(err, NB_ERR_MEMORY, "out of memory");
         m->names[m->served.name_count++] = m->own_name;
     }

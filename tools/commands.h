@@ -18,6 +18,7 @@
     X(resume)          \
     X(export)          \
     X(serve)           \
+    X(batch)           \
     X(verify)          \
     X(diff)            \
     X(trace)           \

@@ -209,3 +209,12 @@ void nb_session_close(nb_session *s)
     nb_pool_free(s->pool);
     memset(s, 0, sizeof *s);
 }
+
+char *nb_folder_name(const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t from = n;
+    while (from > 0 && path[from - 1] != '/') from--;
+    return strndup(path + from, n - from);
+}

@@ -83,4 +83,7 @@ nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t 
 nb_dtype  nb_kv_auto(const nb_model *model);
 void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */
 
+/* The last part of a path, as the name of what lies there; malloc'd, NULL without memory. */
+char *nb_folder_name(const char *path);
+
 #endif

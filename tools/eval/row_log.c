@@ -2,14 +2,13 @@
 #include "tools/eval/row_log.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "runtime/io/json.h"
+#include "tools/cli/line_log.h"
 #include "tools/cli/output.h"
 
 struct nb_row_log {
@@ -117,33 +116,13 @@ nb_status nb_row_log_recall(nb_row_log *s, const nb_row_log_of *of, nb_task *t, 
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------- */
 
-/* A line that was not written to its end is not there. */
-static nb_status cut_torn_line(nb_row_log *s, nb_error *err)
-{
-    long size = fseek(s->file, 0, SEEK_END) == 0 ? ftell(s->file) : -1, keep = size;
-    for (int c = 0; keep > 0; keep--) {
-        if (fseek(s->file, keep - 1, SEEK_SET) != 0 || (c = fgetc(s->file)) == EOF) break;
-        if (c == '\n') break;
-    }
-    if (size < 0 || ferror(s->file) || fflush(s->file) != 0 || ftruncate(fileno(s->file), keep) != 0 || fseek(s->file, 0, SEEK_END) != 0)
-        return nb_fail(err, NB_ERR_IO, "%s: cannot be gone on with: %m", s->path);
-    return NB_OK;
-}
-
 nb_status nb_row_log_open(nb_row_log **out, const char *path, bool resume, nb_error *err)
 {
     nb_row_log *s;
     *out = NULL;
     NB_TRY(nb_alloc(&s, 1, sizeof *s, "a log", err));
     s->path = nb_strdup(path);
-    s->file = fopen(path, "wxe");
-    nb_status status = s->path ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "no memory for a log");
-    if (!s->file && errno == EEXIST && resume) {
-        s->file = fopen(path, "r+e");
-        if (s->file && status == NB_OK) status = cut_torn_line(s, err);
-    }
-    if (!s->file && status == NB_OK)
-        status = nb_fail(err, NB_ERR_IO, "%s: cannot be made (nothing is overwritten%s): %m", path, resume ? "" : "; --resume goes on with it");
+    nb_status status = s->path ? nb_line_log_open(&s->file, path, resume, err) : nb_fail(err, NB_ERR_MEMORY, "no memory for a log");
     if (status == NB_OK)
         *out = s;
     else
@@ -178,9 +157,7 @@ nb_status nb_row_log_add(nb_row_log *s, const nb_row_log_of *of, nb_task *t, siz
     nb_emit_number(&out, "hit", t->scores[i].score);
     nb_emit_bool(&out, "undecided", t->scores[i].undecided);
     nb_emit_close(&out); /* ends the line */
-    nb_status status = nb_buf_status(&line, "a log line", err);
-    if (status == NB_OK && (fwrite(line.data, 1, line.size, s->file) != line.size || fflush(s->file) != 0))
-        status = nb_fail(err, NB_ERR_IO, "%s: cannot write: %m", s->path);
+    nb_status status = nb_line_log_add(s->file, s->path, &line, err);
     nb_buf_free(&line);
     return status;
 }
