@@ -28,7 +28,7 @@ typedef struct {
     nb_strings  models, tasks, fail_if;
     bool        resume;
     const char *ref, *data, *dataset_info, *text, *log_samples, *baseline;
-    int         data_format, na_values, output;
+    int         data_format, na_values, output, rules;
     int64_t     limit, skip, seq_len, parallel, predict, context, chunks;
 } options;
 
@@ -71,6 +71,8 @@ static const nb_arg eval_args[] = {
       .shown = "beside the data file", .help = "LLaMA-Factory's description of the columns" },
     { .name = "na-values", .type = NB_ARG_CHOICE, AT(na_values), .choices = "none|pandas", .text = "none", .group = "Data", .advanced = true,
       .help = "pandas reads table fields such as NA and None as empty, as the published harness does" },
+    { .name = "rules", .aliases = "mmmu-scorer", .type = NB_ARG_CHOICE, AT(rules), .choices = "2024-09|current|official", .text = "2024-09",
+      .group = "Data", .help = "scoring of options: the harness's of the published tables, its later ones, or MMMU's and MathVista's own" },
     { .name = "parallel", .brief = "np", .aliases = "batch,batch-size", .type = NB_ARG_INT, AT(parallel), .min = 1, .max = 256, .text = "8",
       .group = "Generation", .help = "benchmark rows answered side by side; no answer depends on it" },
     { .name = "predict", .brief = "n", .aliases = "n-predict,max-tokens,max-new-tokens", .type = NB_ARG_INT, AT(predict), .min = 1, .max = 1e6,
@@ -304,6 +306,7 @@ static nb_status run_benchmark(evaluation *e, nb_session *s, const nb_row_log_of
     nb_task        task;
     questions      q = { .e = e, .s = s, .task = &task, .of = *of };
     NB_TRY(nb_task_open(&task, spec, o->na_values == NA_PANDAS, (size_t)o->limit, err));
+    task.scoring = (nb_score_rules)o->rules;
     nb_status status = nb_media_prompt_options(&q.prompt, &o->media, NULL, err);
     q.prompt.template_options.add_generation_prompt = true;
     nb_meter_start(&e->meter, task.name);
@@ -326,6 +329,7 @@ static nb_status read_baseline(evaluation *e, nb_eval_row *row, nb_error *err)
     for (int i = 0; i < e->benchmark_count; i++) {
         nb_task task;
         NB_TRY(nb_task_open(&task, e->benchmarks[i], e->opt->na_values == NA_PANDAS, (size_t)e->opt->limit, err));
+        task.scoring = (nb_score_rules)e->opt->rules;
         nb_status status = nb_row_log_load(e->baseline, &task, err);
         if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
         nb_task_close(&task);
@@ -400,7 +404,8 @@ static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
     if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, err));
     for (int i = 0; i < o->models.count; i++) NB_TRY(evaluate(e, o->models.items[i], &rows[i], err));
     NB_TRY(compare_with_baseline(e, rows, err));
-    nb_eval_settings settings = { .pixels = pixels_setting(o), .ref = o->ref, .data = o->data, .text = o->text, .baseline = e->baseline };
+    nb_eval_settings settings = { .pixels = pixels_setting(o), .ref = o->ref, .data = o->data, .text = o->text, .baseline = e->baseline,
+                                  .rules = (const char *const[]){ "2024-09", "current", "official" }[o->rules] };
     nb_status status = nb_eval_report(&out, rows, (size_t)o->models.count, &settings, nb_json_wanted() ? NB_TABLE_JSON : (nb_table_format)o->output,
                                       nb_json_wanted(), err);
     if (status == NB_OK) status = nb_print(&out, err);

@@ -264,16 +264,42 @@ static void test_prompts(void **state)
     nb_task_close(&t);
 }
 
-static nb_task_summary score_all(const char *name, const char *tsv, const char *const *answers)
+static nb_task_summary score_by(nb_score_rules rules, const char *name, const char *tsv, const char *const *answers)
 {
     nb_error        err;
     nb_task         t;
     nb_task_summary s;
     OK(nb_task_open(&t, spec(name, write_file("task.tsv", tsv)), false, 0, &err), &err);
+    t.scoring = rules;
     for (size_t i = 0; i < t.rows; i++) OK(nb_task_answer(&t, i, answers[i], &err), &err);
     OK(nb_task_summarize(&s, &t, &err), &err);
     nb_task_close(&t);
     return s;
+}
+
+static nb_task_summary score_all(const char *name, const char *tsv, const char *const *answers)
+{
+    return score_by(NB_RULES_PUBLISHED, name, tsv, answers);
+}
+
+/* Answers on which the three sets of rules differ. */
+static void test_rules(void **state)
+{
+    (void)state;
+    const char *mmmu = "index\timage\tquestion\tA\tB\tanswer\n1\tx\tq\tr\ts\tB\n2\tx\tq\t\t\t1000\n3\tx\tq\tr\ts\tA\n";
+    const char *said[] = { "(A) no, (B)", "the answer is 1,000", "A is the one that I take from them" };
+    const char *math = "index\timage\tquestion\tquestion_type\tanswer_type\tchoices\tanswer\tanswer_option\tprecision\n"
+                       "1\tx\tq\tfree_form\tfloat\t\t1.2\t\t1\n2\tx\tq\tmulti_choice\ttext\t['ab', 'xyz']\tab\tA\t\n";
+    const char  *replies[] = { "1.24", "a b" };
+    const double want[3][2] = { { 100.0 / 3, 0 }, { 0, 0 }, { 100, 100 } };
+    for (int rules = 0; rules < 3; rules++) {
+        nb_task_summary s = score_by((nb_score_rules)rules, "mmmu", mmmu, said);
+        NEAR(s.value, want[rules][0], 1e-9);
+        nb_task_summary_free(&s);
+        s = score_by((nb_score_rules)rules, "mathvista", math, replies);
+        NEAR(s.value, want[rules][1], 1e-9);
+        nb_task_summary_free(&s);
+    }
 }
 
 static double part(const nb_task_summary *s, const char *label)
@@ -362,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_table),   cmocka_unit_test(test_literal),        cmocka_unit_test(test_option),
         cmocka_unit_test(test_anls),    cmocka_unit_test(test_anls_published), cmocka_unit_test(test_math),
         cmocka_unit_test(test_prompts), cmocka_unit_test(test_summaries),      cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_rules),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

@@ -189,7 +189,7 @@ static nb_status write_table(nb_buf *out, const nb_eval_row *rows, size_t count,
             const nb_task_summary *m = &rows[0].tasks[i].summary;
             nb_buf_printf(out, "%s%s: %s over %zu", i ? "; " : "\n", rows[0].tasks[i].name, m->metric, m->items);
         }
-        if (rows[0].task_count) nb_buf_printf(out, "; pictures by the %s setting; ± is one standard error\n", s->pixels);
+        if (rows[0].task_count) nb_buf_printf(out, "; rules of %s; pictures by the %s setting; ± is one standard error\n", s->rules, s->pixels);
         if (rows[0].chats.count) nb_buf_printf(out, "%s%zu conversations, %zu tokens; KL in nats a token%s%s\n", rows[0].task_count ? "" : "\n", rows[0].chats.samples, rows[0].chats.count,
                                                s->ref ? " from " : "", s->ref ? s->ref : "");
     }
@@ -258,6 +258,7 @@ static nb_status write_json(nb_buf *out, const nb_eval_row *rows, size_t count, 
     nb_emit e = nb_emit_start(out, true);
     nb_emit_open(&e, NULL, '{');
     nb_emit_string(&e, "pixels", s->pixels);
+    nb_emit_string(&e, "rules", s->rules);
     nb_emit_string(&e, "ref", s->ref);
     nb_emit_string(&e, "data", s->data);
     nb_emit_string(&e, "baseline", s->baseline);

@@ -31,7 +31,7 @@ nb_status nb_eval_row_compare(nb_eval_row *row, const nb_eval_row *baseline, nb_
 void      nb_eval_row_free(nb_eval_row *row);
 
 typedef struct {
-    const char *pixels, *ref, *data, *text, *baseline /* NULL: none */;
+    const char *pixels, *rules, *ref, *data, *text, *baseline /* NULL: none */;
 } nb_eval_settings;
 
 /* json: the full report as one object; otherwise the tables in `format`. */

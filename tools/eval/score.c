@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <utf8proc.h>
 
 /* ---- options ----------------------------------------------------------------------------------------------------------- */
@@ -78,12 +79,75 @@ static char by_text(const char *answer, const char *const options[26])
     return count == 1 ? found : 0;
 }
 
+static size_t code_points(const char *s)
+{
+    size_t n = 0;
+    for (; *s; s++) n += (*s & 0xc0) != 0x80;
+    return n;
+}
+
 char nb_score_option(const char *answer, const char *const options[26])
 {
     if (strstr(answer, "Failed to obtain answer via API")) return 0;
     if (refused(answer)) return 'Z';
     char letter = by_letter(answer, options);
     return letter ? letter : by_text(answer, options);
+}
+
+/* Like by_letter, but the one letter's first place has to be among the last four words. */
+static char by_late_letter(const char *answer, const char *const options[26])
+{
+    static const char apart[] = ".()[],:;!*#{} \t\n\r\f\v";
+    size_t            words = 0, first[26];
+    int               count = 0;
+    char              found = 0;
+    for (int i = 0; i < 26; i++) first[i] = SIZE_MAX;
+    for (const char *s = answer; *s;) {
+        s += strspn(s, apart);
+        size_t n = strcspn(s, apart);
+        if (n == 1 && *s >= 'A' && *s <= 'Z' && first[*s - 'A'] == SIZE_MAX) first[*s - 'A'] = words;
+        words += n > 0;
+        s += n;
+    }
+    for (int i = 0; i < 26; i++)
+        if (there(options, i) && first[i] != SIZE_MAX) {
+            count++;
+            found = (char)('A' + i);
+        }
+    if (count == 0) return first['Z' - 'A'] != SIZE_MAX ? 'Z' : 0;
+    return count == 1 && first[found - 'A'] + 5 > words ? found : 0;
+}
+
+/* "(correct) answer is **B**", any case, of A to D; the first such place. */
+static char by_sentence(const char *answer, const char *const options[26])
+{
+    static const char words[] = "answer";
+    for (const char *at = answer; (at = strcasestr(at, words)) != NULL; at++) {
+        const char *s = at + strlen(words);
+        size_t      gap = strspn(s, " \t\n\r\f\v");
+        if (!gap || strncasecmp(s + gap, "is", 2)) continue;
+        s += gap + 2;
+        gap = strspn(s, " \t\n\r\f\v");
+        if (!gap) continue;
+        s += gap;
+        s += strspn(s, "*");
+        int i = toupper((unsigned char)*s) - 'A';
+        if (i >= 0 && i < 4) return there(options, i) ? (char)('A' + i) : 0;
+    }
+    return 0;
+}
+
+char nb_score_option_current(const char *answer, const char *const options[26])
+{
+    size_t all = 0;
+    if (strstr(answer, "Failed to obtain answer via API")) return 0;
+    if (refused(answer)) return 'Z';
+    char letter = by_late_letter(answer, options);
+    if (!letter) letter = by_sentence(answer, options);
+    if (letter) return letter;
+    for (int i = 0; i < 26; i++)
+        if (there(options, i)) all += code_points(options[i]);
+    return code_points(answer) > 2 * all ? 0 : by_text(answer, options);
 }
 
 /* ---- ANLS -------------------------------------------------------------------------------------------------------------- */
@@ -126,6 +190,19 @@ static nb_status normalize(string *out, const char *s, nb_error *err)
     return NB_OK;
 }
 
+/* The text as it is. */
+static nb_status as_points(string *out, const char *s, nb_error *err)
+{
+    NB_TRY(nb_alloc(&out->points, strlen(s) + 1, sizeof *out->points, "an answer", err));
+    for (const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)s; *at;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t used = utf8proc_iterate(at, -1, &c);
+        at += used > 0 ? used : 1;
+        out->points[out->count++] = used > 0 ? c : 0xfffd;
+    }
+    return NB_OK;
+}
+
 static nb_status distance(size_t *out, const string *a, const string *b, nb_error *err)
 {
     size_t *row;
@@ -145,6 +222,17 @@ static nb_status distance(size_t *out, const string *a, const string *b, nb_erro
     *out = row[b->count];
     free(row);
     return NB_OK;
+}
+
+nb_status nb_edit_distance(size_t *out, const char *a, const char *b, nb_error *err)
+{
+    string x = { 0 }, y = { 0 };
+    nb_status status = as_points(&x, a, err);
+    if (status == NB_OK) status = as_points(&y, b, err);
+    if (status == NB_OK) status = distance(out, &x, &y, err);
+    free(x.points);
+    free(y.points);
+    return status;
 }
 
 nb_status nb_score_anls(double *out, const char *answer, const nb_list *accepted, nb_error *err)
@@ -224,6 +312,20 @@ static bool same(const char *text, nb_math_type type, const char *answer)
     double a, b;
     if (type == NB_MATH_TEXT) return strcmp(text, answer) == 0;
     return whole_number(text, type == NB_MATH_INTEGER, &a) && whole_number(answer, false, &b) && a == b;
+}
+
+bool nb_score_math_extract(const char *reply, nb_math_type type, char *out, size_t size)
+{
+    double value;
+    size_t n = strlen(reply);
+    if (type != NB_MATH_TEXT && whole_number(reply, type == NB_MATH_INTEGER, &value) && n < size) {
+        memcpy(out, reply, n + 1);
+        return true;
+    }
+    if (quoted_answer(reply, out, size)) return true;
+    if (type != NB_MATH_TEXT) return last_number(reply, out, size);
+    if (n < size) memcpy(out, reply, n + 1);
+    return n < size;
 }
 
 nb_math_score nb_score_math(const char *reply, nb_math_type type, const char *const options[26], char right_option, const char *answer)

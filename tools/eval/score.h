@@ -12,6 +12,16 @@
  * the answer, by that. */
 char nb_score_option(const char *answer, const char *const options[26]);
 
+/* The same by the harness's later rules (2026): the letter is among the last four words, an option's text does not count in an answer of
+ * more than twice the length of all of them, and at last "(correct) answer is **B**" decides. */
+char nb_score_option_current(const char *answer, const char *const options[26]);
+
+/* MMMU's own scorer.  A letter: "(B)", else " B ", else in an answer of more than five words an option's text; the last of several.  It
+ * guesses when it finds none; this returns 0 and leaves the guess out. */
+char nb_score_mmmu_option(const char *answer, const char *const options[26]);
+/* An open question: the ends of sentences that say what it is, and the numbers in them, hold or equal an accepted answer. */
+nb_status nb_score_mmmu_open(bool *right, const char *answer, const nb_list *accepted, nb_error *err);
+
 /* DocVQA: 1 - (edit distance / longer length), 0 below one half; the best over the accepted answers. */
 nb_status nb_score_anls(double *out, const char *answer, const nb_list *accepted, nb_error *err);
 
@@ -31,6 +41,8 @@ nb_status nb_score_contains_plain(double *out, const char *answer, const char *r
 /* MME, HallusionBench: "Yes" or "No" when just one of the two words is in the answer, otherwise NULL. */
 const char *nb_score_yes_no(const char *answer);
 
+/* Edit distance over code points. */
+nb_status nb_edit_distance(size_t *out, const char *a, const char *b, nb_error *err);
 /* Lower case, code point by code point, of UTF-8; malloc'd, NULL without memory. */
 char *nb_lower(const char *s);
 
@@ -42,6 +54,12 @@ typedef struct {
     bool prefetch;  /* decided by the published rule that needs no judge */
     bool undecided;
 } nb_math_score;
+/* MathVista's own comparison of what was extracted from a reply: a choice by its letter, else by the smallest edit distance; an integer cut
+ * off, a float rounded to `precision` decimals.  choices [count]; right: the answer as the table has it. */
+nb_status nb_score_math_official(bool *right, const char *extraction, nb_math_type type, const nb_list *choices, int precision, const char *answer,
+                                 nb_error *err);
+/* What the rules take for the answer of a free-form reply: all of it, `The answer is "..."`, or its last number.  false: nothing. */
+bool nb_score_math_extract(const char *reply, nb_math_type type, char *out, size_t size);
 nb_math_score nb_score_math(const char *reply, nb_math_type type, const char *const options[26], char right_option, const char *answer);
 
 #endif

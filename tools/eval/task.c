@@ -170,10 +170,22 @@ nb_status nb_task_chat(nb_task *t, size_t i, nb_chat *out, char where[256], nb_e
 
 /* ---- scores ------------------------------------------------------------------------------------------------------------ */
 
-static nb_status score_choice(nb_task *t, nb_row_score *s)
+static nb_status score_open(nb_task *t, nb_row_score *s, nb_error *err)
+{
+    nb_list accepted;
+    bool    right = false;
+    NB_TRY(nb_list_parse(&accepted, field(t, "answer"), err));
+    nb_status status = nb_score_mmmu_open(&right, s->prediction, &accepted, err);
+    nb_list_free(&accepted);
+    s->score = right;
+    return status;
+}
+
+static nb_status score_choice(nb_task *t, nb_row_score *s, nb_error *err)
 {
     const char *options[26] = { NULL };
     char        names[26][2], right = *field(t, "answer");
+    if (t->scoring == NB_RULES_OFFICIAL && t->rules->ask == NB_ASK_MMMU && !*field(t, "A")) return score_open(t, s, err);
     for (int i = 0; i < 26; i++) {
         names[i][0] = (char)('A' + i);
         names[i][1] = 0;
@@ -184,7 +196,9 @@ static nb_status score_choice(nb_task *t, nb_row_score *s)
         options[1] = "Other Answers";
         right = 'A';
     }
-    char got = nb_score_option(s->prediction, options);
+    char got = t->scoring == NB_RULES_CURRENT ? nb_score_option_current(s->prediction, options)
+               : t->scoring == NB_RULES_OFFICIAL && t->rules->ask == NB_ASK_MMMU ? nb_score_mmmu_option(s->prediction, options)
+                                                                                 : nb_score_option(s->prediction, options);
     s->undecided = got == 0;
     s->score = got != 0 && got == right;
     return NB_OK;
@@ -213,6 +227,24 @@ static nb_status score_accepted(nb_task *t, nb_row_score *s, nb_error *err)
     return status;
 }
 
+/* Decimals that a MathVista answer has: the column `precision`, or as many as the right answer shows. */
+static int precision_of(const nb_task *t)
+{
+    const char *said = field(t, "precision"), *dot = strchr(field(t, "answer"), '.');
+    int         n = *said ? (int)strtod(said, NULL) : dot ? (int)strlen(dot + 1) : 0;
+    return n < 0 ? 0 : n > 15 ? 15 : n;
+}
+
+static nb_status score_math_official(nb_task *t, nb_row_score *s, nb_math_type type, const nb_list *choices, nb_error *err)
+{
+    char text[512];
+    bool right = false, found = nb_score_math_extract(s->prediction, type == NB_MATH_CHOICE ? NB_MATH_TEXT : type, text, sizeof text);
+    s->undecided = !found;
+    nb_status status = found ? nb_score_math_official(&right, text, type, choices, precision_of(t), field(t, "answer"), err) : NB_OK;
+    s->score = right;
+    return status;
+}
+
 static nb_status score_math(nb_task *t, nb_row_score *s, nb_error *err)
 {
     nb_list     choices = { 0 };
@@ -223,12 +255,22 @@ static nb_status score_math(nb_task *t, nb_row_score *s, nb_error *err)
     nb_math_type type = choice ? NB_MATH_CHOICE
                         : !strcmp(field(t, "answer_type"), "integer") ? NB_MATH_INTEGER
                         : !strcmp(field(t, "answer_type"), "float")   ? NB_MATH_FLOAT : NB_MATH_TEXT;
-    nb_math_score m = nb_score_math(s->prediction, type, options, *field(t, "answer_option"), field(t, "answer"));
-    s->score = m.hit;
-    s->undecided = m.undecided;
-    s->prefetch = m.prefetch;
+    nb_status status = NB_OK;
+    if (t->scoring == NB_RULES_OFFICIAL) {
+        status = score_math_official(t, s, type, &choices, err);
+    } else if (t->scoring == NB_RULES_CURRENT && choice) {
+        char got = nb_score_option_current(s->prediction, options);
+        s->undecided = got == 0;
+        s->prefetch = got != 0;
+        s->score = got != 0 && got == *field(t, "answer_option");
+    } else {
+        nb_math_score m = nb_score_math(s->prediction, type, options, *field(t, "answer_option"), field(t, "answer"));
+        s->score = m.hit;
+        s->undecided = m.undecided;
+        s->prefetch = m.prefetch;
+    }
     nb_list_free(&choices);
-    return NB_OK;
+    return status;
 }
 
 nb_status nb_task_answer(nb_task *t, size_t i, const char *prediction, nb_error *err)
@@ -239,7 +281,7 @@ nb_status nb_task_answer(nb_task *t, size_t i, const char *prediction, nb_error 
     if (!s->prediction) return nb_fail(err, NB_ERR_MEMORY, "no memory for an answer");
     NB_TRY(nb_tsv_row(t->table, i, err));
     switch (t->rules->rate) {
-    case NB_RATE_OPTION: return score_choice(t, s);
+    case NB_RATE_OPTION: return score_choice(t, s, err);
     case NB_RATE_MATH: return score_math(t, s, err);
     case NB_RATE_YES_NO: return score_yes_no(t, s);
     case NB_RATE_CONTAINS_PLAIN: return nb_score_contains_plain(&s->score, s->prediction, field(t, "answer"), err);

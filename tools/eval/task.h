@@ -6,6 +6,10 @@
 #include "runtime/io/tsv.h"
 #include "tools/eval/task_rules.h"
 
+/* Whose rules turn an answer into a score: the harness's of the published tables, its later ones (of options), or MMMU's and MathVista's own
+ * (everything else as published). */
+typedef enum { NB_RULES_PUBLISHED, NB_RULES_CURRENT, NB_RULES_OFFICIAL } nb_score_rules; /* choices "2024-09|current|official" */
+
 /* What became of one row. */
 typedef struct {
     char  *prediction; /* raw text */
@@ -17,6 +21,7 @@ typedef struct {
 typedef struct {
     char                 name[64];
     const nb_task_rules *rules;
+    nb_score_rules       scoring; /* NB_RULES_PUBLISHED after opening; may be changed before the first answer */
     nb_tsv              *table;
     nb_row_score        *scores; /* [rows] */
     size_t               rows;   /* looked at: all, or the limit */
