@@ -9,15 +9,13 @@
 #include <sys/stat.h>
 
 #include "calib/dataset.h"
-#include "runtime/engine/generate.h"
 #include "runtime/io/file.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
 #include "tools/commands.h"
+#include "tools/eval/benchmark.h"
 #include "tools/eval/fail_if.h"
-#include "tools/eval/report.h"
-#include "tools/eval/row_log.h"
 #include "tools/session.h"
 
 typedef struct {
@@ -27,7 +25,8 @@ typedef struct {
     nb_media_flags   media;
     nb_strings  models, tasks, fail_if;
     bool        resume;
-    const char *ref, *data, *dataset_info, *text, *log_samples, *baseline;
+    const char *ref, *data, *dataset_info, *text, *log_samples, *baseline, *url, *api_key_file;
+    double      request_timeout;
     int         data_format, na_values, output, rules;
     int64_t     limit, skip, seq_len, parallel, predict, context, chunks;
 } options;
@@ -37,7 +36,7 @@ enum { NA_NONE, NA_PANDAS };
 #define AT(field) .at = offsetof(options, field)
 static const nb_arg eval_args[] = {
     { .name = "models", .type = NB_ARG_STRINGS, AT(models), .positional = true, .required = true, .metavar = "MODEL",
-      .help = "checkpoint directories, compared in one table" },
+      .help = "checkpoint directories, compared in one table; with --url names" },
     { .name = "ref", .aliases = "reference,base", .type = NB_ARG_STRING, AT(ref), .metavar = "BASE", .group = "What to measure",
       .help = "the original, for divergence and agreement" },
     { .name = "data", .type = NB_ARG_STRING, AT(data), .metavar = "FILE", .group = "What to measure",
@@ -48,6 +47,12 @@ static const nb_arg eval_args[] = {
       .help = "comma-separated: kl, ppl, agree (with --data), and benchmarks as NAME:FILE.tsv, whose name says which rules apply (mmmu, docvqa, "
               "infovqa, mmbench, mathvista, ocrbench, chartqa, mtvqa, textvqa, realworldqa, mmstar, mme, hallusion; otherwise by the "
               "columns); without it, kl, ppl and agree when --data is given" },
+    { .name = "url", .type = NB_ARG_STRING, AT(url), .metavar = "http://HOST:PORT", .group = "What to measure",
+      .help = "a running OpenAI-compatible server: MODELs are names of its models, and benchmarks are what can be measured" },
+    { .name = "api-key-file", .type = NB_ARG_STRING, AT(api_key_file), .metavar = "FILE", .group = "What to measure", .advanced = true,
+      .shown = "OPENAI_API_KEY", .help = "the key for --url" },
+    { .name = "request-timeout", .type = NB_ARG_NUMBER, AT(request_timeout), .min = 0, .max = 1e6, .text = "600", .metavar = "S", .advanced = true,
+      .group = "What to measure", .help = "seconds for one answer of --url; what fails for now is tried six times" },
     { .name = "limit", .type = NB_ARG_INT, AT(limit), .min = 0, .max = 1e9, .text = "0", .shown = "all", .group = "What to measure",
       .help = "rows of each benchmark and conversations of --data at most" },
     { .name = "skip", .type = NB_ARG_INT, AT(skip), .min = 0, .max = 1e9, .text = "0", .group = "What to measure", .advanced = true,
@@ -104,6 +109,9 @@ typedef struct {
     const char    *baseline;   /* a model of the list or a log; NULL: nothing to compare with */
     bool           baseline_is_log;
     char           settings[160];
+    nb_benchmark   how;
+    nb_api         api;        /* url NULL: models are checkpoints */
+    char          *key;
     nb_session     reference;
     nb_meter       meter;
 } evaluation;
@@ -241,100 +249,12 @@ static nb_status measure_text(evaluation *e, nb_session *s, nb_divergence *out, 
     return status;
 }
 
-/* ---- benchmarks -------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    evaluation       *e;
-    nb_session       *s;
-    nb_task          *task;
-    nb_row_log_of     of;
-    nb_prompt_options prompt;
-    size_t           *todo;       /* rows that no log answers */
-    size_t            count;
-    char              built[256]; /* where the prompt made last came from; empty while one is being made */
-    size_t            at_length;
-} questions;
-
-static nb_status prompt_at(void *context, size_t i, nb_prompt *out, nb_generate_options *generate, nb_error *err)
-{
-    questions        *q = context;
-    nb_chat           chat;
-    char              where[256];
-    nb_prompt_source  source = nb_model_source(q->s->model);
-    nb_prompt_options how = q->prompt;
-    NB_TRY(nb_stop_status(err));
-    q->built[0] = 0;
-    NB_TRY(nb_task_chat(q->task, q->todo[i], &chat, where, err));
-    how.where = where;
-    *generate = (nb_generate_options){ .sampling = { .greedy = true, .temperature = 1, .top_p = 1, .repetition_penalty = 1 },
-                                       .max_new_tokens = (int)q->e->opt->predict, .on_text = nb_keep_going };
-    nb_status status = nb_prompt_build(out, &chat, &source, &how, err);
-    if (status == NB_OK) memcpy(q->built, where, sizeof where);
-    nb_chat_free(&chat);
-    return status;
-}
-
-static nb_status answer_at(void *context, size_t i, nb_answer *answer, nb_error *err)
-{
-    questions *q = context;
-    NB_TRY(nb_stop_status(err));
-    NB_TRY(nb_task_answer(q->task, q->todo[i], answer->text.data ? answer->text.data : "", err));
-    if (q->e->log) NB_TRY(nb_row_log_add(q->e->log, &q->of, q->task, q->todo[i], err));
-    q->at_length += answer->finish == NB_FINISH_LENGTH;
-    nb_meter_update(&q->e->meter, q->task->rows - q->count + i + 1, q->task->rows, q->task->name);
-    return NB_OK;
-}
-
-/* The rows to ask: all, but those that the log has. */
-static nb_status choose_rows(questions *q, nb_error *err)
-{
-    bool *answered;
-    NB_TRY(nb_alloc(&answered, q->task->rows, sizeof *answered, "rows", err));
-    nb_status status = nb_alloc(&q->todo, q->task->rows, sizeof *q->todo, "rows", err);
-    if (status == NB_OK && q->e->opt->resume) status = nb_row_log_recall(q->e->log, &q->of, q->task, answered, err);
-    for (size_t i = 0; i < q->task->rows && status == NB_OK; i++)
-        if (!answered[i]) q->todo[q->count++] = i;
-    free(answered);
-    if (status == NB_OK && q->count < q->task->rows)
-        nb_note("%s: %zu of %zu rows of %s are taken from %s", q->of.model, q->task->rows - q->count, q->task->rows, q->task->name, q->e->opt->log_samples);
-    return status;
-}
-
-static nb_status run_benchmark(evaluation *e, nb_session *s, const nb_row_log_of *of, const char *spec, nb_eval_row *row, nb_error *err)
-{
-    const options *o = e->opt;
-    nb_task        task;
-    questions      q = { .e = e, .s = s, .task = &task, .of = *of };
-    NB_TRY(nb_task_open(&task, spec, o->na_values == NA_PANDAS, (size_t)o->limit, err));
-    task.scoring = (nb_score_rules)o->rules;
-    nb_status status = nb_media_prompt_options(&q.prompt, &o->media, NULL, err);
-    q.prompt.template_options.add_generation_prompt = true;
-    nb_meter_start(&e->meter, task.name);
-    if (status == NB_OK) status = choose_rows(&q, err);
-    if (status == NB_OK) status = nb_generate_many(s->engine, q.count, (int)o->parallel, prompt_at, answer_at, &q, err);
-    nb_meter_finish(&e->meter);
-    if (status == NB_ERR_BUDGET && q.built[0]) nb_error_within(err, "%s", q.built); /* the engine does not know where a prompt comes from */
-    if (status == NB_OK && q.at_length) nb_warn("%s: %zu answers were cut at %lld tokens", task.name, q.at_length, (long long)o->predict);
-    if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
-    free(q.todo);
-    nb_task_close(&task);
-    return status;
-}
-
 /* ---- comparing ----------------------------------------------------------------------------------------------------------- */
 
 /* The benchmarks as an earlier run's log answers them. */
 static nb_status read_baseline(evaluation *e, nb_eval_row *row, nb_error *err)
 {
-    for (int i = 0; i < e->benchmark_count; i++) {
-        nb_task task;
-        NB_TRY(nb_task_open(&task, e->benchmarks[i], e->opt->na_values == NA_PANDAS, (size_t)e->opt->limit, err));
-        task.scoring = (nb_score_rules)e->opt->rules;
-        nb_status status = nb_row_log_load(e->baseline, &task, err);
-        if (status == NB_OK) status = nb_eval_row_add_task(row, &task, err);
-        nb_task_close(&task);
-        if (status != NB_OK) return status;
-    }
+    for (int i = 0; i < e->benchmark_count; i++) NB_TRY(nb_benchmark_load(&e->how, e->benchmarks[i], e->baseline, row, err));
     return NB_OK;
 }
 
@@ -391,10 +311,20 @@ static nb_status evaluate(evaluation *e, const char *model, nb_eval_row *row, nb
     if (status == NB_OK && o->text) status = measure_text(e, &s, &row->text, err);
     nb_row_log_of of = { .model = model, .settings = e->settings };
     if (status == NB_OK && e->log) status = nb_row_log_identify(&of, model, err);
-    for (int i = 0; i < e->benchmark_count && status == NB_OK; i++) status = run_benchmark(e, &s, &of, e->benchmarks[i], row, err);
+    for (int i = 0; i < e->benchmark_count && status == NB_OK; i++) status = nb_benchmark_run(&e->how, e->benchmarks[i], &s, NULL, &of, row, err);
     row->has_reference = o->ref != NULL;
     nb_session_close(&s);
     return status;
+}
+
+/* A model of that name at the server: benchmarks alone. */
+static nb_status evaluate_remote(evaluation *e, const char *model, nb_eval_row *row, nb_error *err)
+{
+    nb_row_log_of of = { .model = model, .settings = e->settings };
+    row->model = model;
+    snprintf(row->form, sizeof row->form, "served");
+    for (int i = 0; i < e->benchmark_count; i++) NB_TRY(nb_benchmark_run(&e->how, e->benchmarks[i], NULL, &e->api, &of, row, err));
+    return NB_OK;
 }
 
 static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
@@ -402,7 +332,7 @@ static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
     const options *o = e->opt;
     nb_buf         out = { 0 };
     if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, err));
-    for (int i = 0; i < o->models.count; i++) NB_TRY(evaluate(e, o->models.items[i], &rows[i], err));
+    for (int i = 0; i < o->models.count; i++) NB_TRY((o->url ? evaluate_remote : evaluate)(e, o->models.items[i], &rows[i], err));
     NB_TRY(compare_with_baseline(e, rows, err));
     nb_eval_settings settings = { .pixels = pixels_setting(o), .ref = o->ref, .data = o->data, .text = o->text, .baseline = e->baseline,
                                   .rules = (const char *const[]){ "2024-09", "current", "official" }[o->rules] };
@@ -419,7 +349,23 @@ static nb_status open_log(evaluation *e, nb_error *err)
     const options *o = e->opt;
     snprintf(e->settings, sizeof e->settings, "pixels=%s,%lld,%lld predict=%lld na=%s", pixels_setting(o), (long long)o->media.min_pixels,
              (long long)o->media.max_pixels, (long long)o->predict, o->na_values == NA_PANDAS ? "pandas" : "none");
-    return o->log_samples ? nb_row_log_open(&e->log, o->log_samples, o->resume, err) : NB_OK;
+    if (o->log_samples) NB_TRY(nb_row_log_open(&e->log, o->log_samples, o->resume, err));
+    e->how = (nb_benchmark){ .missing_as_pandas = o->na_values == NA_PANDAS, .limit = (size_t)o->limit, .scoring = (nb_score_rules)o->rules,
+                             .parallel = (int)o->parallel, .predict = (int)o->predict, .media = &o->media, .log = e->log,
+                             .log_path = o->log_samples, .resume = o->resume };
+    return NB_OK;
+}
+
+static nb_status choose_server(evaluation *e, nb_error *err)
+{
+    const options *o = e->opt;
+    if (!o->url) return NB_OK;
+    if (e->divergence || o->text || o->ref) return nb_fail(err, NB_ERR_ARGUMENT, "--url: a server gives no logits, so only benchmarks can be measured");
+#ifdef NIBBLE_CURL
+    NB_TRY(nb_api_key(&e->key, o->api_key_file, err));
+#endif
+    e->api = (nb_api){ .url = o->url, .key = e->key, .timeout_s = o->request_timeout, .retries = 5 };
+    return NB_OK;
 }
 
 static nb_status run(nb_args *args, void *opaque, nb_error *err)
@@ -430,11 +376,13 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     (void)args;
     NB_TRY(nb_alloc(&rows, (size_t)o->models.count, sizeof *rows, "results", err));
     nb_status status = plan(&e, err);
+    if (status == NB_OK) status = choose_server(&e, err);
     if (status == NB_OK) status = open_log(&e, err);
     if (status == NB_OK) status = evaluate_all(&e, rows, err);
     nb_status closed = nb_row_log_close(e.log, status == NB_OK ? err : NULL);
     if (status == NB_OK) status = closed;
     nb_fail_if_free(&e.fail_if);
+    free(e.key);
     for (int i = 0; i < o->models.count; i++) nb_eval_row_free(&rows[i]);
     for (int i = 0; i < e.word_count; i++) free(e.words[i]);
     free(e.words);
