@@ -1,4 +1,5 @@
-/* gram_body.h - H += sum_r w_r x_r x_r' in exact sums (gram_sums.h) on vectors; compiled once per level.
+/* gram_body.h - H += sum_r w_r x_r x_r' in exact sums (gram_sums.h) on vectors; compiled once per level, which defines DOWN, the
+ * rows of a register tile.
  *
  * Rows are taken in rounds of at most NB_GRAM_ROUND, in two passes.  The first copies the round's rows into panels of PANEL columns
  * and looks at the columns.  The second cuts the upper triangle of H into squares of SIDE columns; an item is a few squares side by
@@ -7,8 +8,8 @@
  * stay in the second-level cache; H in memory is touched once a round.
  *
  *   panels  f32 [piece][k / PANEL][rows][PANEL]         in the caller's work space; one fits the first-level cache
- *   strip   f32 [piece][SIDE / TILE_ROWS][rows][TILE_ROWS]
- *   sums    i64 [tile][high, low][TILE_ROWS][PANEL]     in the order in which tiles are made
+ *   strip   f32 [piece][SIDE / DOWN][rows][DOWN]
+ *   sums    i64 [tile][high, low][DOWN][PANEL]          in the order in which tiles are made
  *   work    12 operations to add the product of a piece, 512 to make it
  *
  * Rows without weight are not packed: they cost nothing, and a chain is the same as with a product of zero in it.
@@ -21,12 +22,13 @@
 enum {
     ROUND = NB_GRAM_ROUND,
     PANEL = 2 * LANES,               /* columns of a register tile */
-    SIDE = 192,                      /* a multiple of PANEL and of TILE_ROWS */
-    TILE = TILE_ROWS * PANEL,
-    TILES_DOWN = SIDE / TILE_ROWS,
-    ACROSS = 4,                      /* squares of an item at most */
+    SIDE = 96,                       /* a multiple of PANEL and of DOWN; a square's sums are 147 KB, its strip 98 KB a piece */
+    TILE = DOWN * PANEL,
+    TILES_DOWN = SIDE / DOWN,
+    LATE = 16,                       /* rows for each row of lines that is fetched */
+    ACROSS = 8,                      /* squares of an item at most */
 };
-_Static_assert(SIDE % PANEL == 0 && SIDE % TILE_ROWS == 0, "a square is cut into whole register tiles");
+_Static_assert(SIDE % PANEL == 0 && SIDE % DOWN == 0, "a square is cut into whole register tiles");
 _Static_assert(32 % PANEL == 0, "the panels fit the work space");
 
 /* A round: its pieces, and their rows that have a weight; those of piece p are row[start[p]] .. row[start[p + 1] - 1]. */
@@ -42,7 +44,7 @@ typedef struct {
     round_rows          rows;
 } gram_call;
 
-/* 1.4 MB of stack.  Rows top .. of H, columns left .. of it. */
+/* 0.5 MB of stack.  Rows top .. of H, columns left .. of it. */
 typedef struct {
     _Alignas(64) int64_t sums[2 * SIDE * SIDE];
     _Alignas(64) float   strip[SIDE * ROUND + LANES];
@@ -93,16 +95,18 @@ static void column_statistics(const gram_call *c, size_t j, size_t begin, size_t
     for (size_t r = begin; c->weight && r < begin + n; r++) heaviest = c->weight[r] > heaviest ? c->weight[r] : heaviest;
     for (; j < end; j += LANES) {
         size_t have = end - j;
-        double sum[LANES] = {0};
+        double sum[LANES];
         float  max[LANES], strange[LANES]; /* strange: 0, or NaN after a value that is not finite */
+        vd     v_sum = vd_zero();
         vf     v_max = vf_set(0.0f), v_strange = v_max;
         for (size_t r = begin; r < begin + n; r++) {
             vf    x = vf_load_part(c->x + r * c->ldx + j, have);
             float w = c->weight ? c->weight[r] : 1;
             v_max = vf_max(v_max, vf_abs(x));
             v_strange = vf_fma(x, vf_set(0.0f), v_strange);
-            if (w != 0) vf_add_magnitudes(sum, x, vf_set(w));
+            if (w != 0) v_sum = vd_add_magnitudes(v_sum, x, vf_set(w));
         }
+        vd_store(sum, v_sum);
         vf_store(max, v_max);
         vf_store(strange, v_strange);
         for (size_t i = 0; i < LANES && i < have; i++) {
@@ -116,49 +120,50 @@ static void column_statistics(const gram_call *c, size_t j, size_t begin, size_t
     }
 }
 
+/* A piece is packed while its rows are still in the first-level cache.  What has no row with a weight is no piece. */
 static void prepare_panel(void *context, size_t panel, int thread)
 {
     (void)thread;
-    const gram_call *c = context;
-    for (size_t i = 0; i < c->rows.pieces; i++) pack_panel(c, i, panel);
-    for (size_t i = 0; i < c->rows.spans; i++) column_statistics(c, panel * PANEL, c->rows.begin[i], c->rows.end[i] - c->rows.begin[i]);
+    const gram_call  *c = context;
+    const round_rows *o = &c->rows;
+    for (size_t i = 0, piece = 0; i < o->spans; i++) {
+        column_statistics(c, panel * PANEL, o->begin[i], o->end[i] - o->begin[i]);
+        if (piece < o->pieces && o->row[o->start[piece]] < o->end[i]) pack_panel(c, piece++, panel);
+    }
+}
+
+/* What the bits of a constant (vf_set_fixed) have added to a sum of all pieces of the round. */
+static inline int64_t bias_of(const gram_call *c, double constant)
+{
+    return (int64_t)(c->rows.pieces * (uint64_t)nb_fixed_bits(constant));
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------------- */
 
-/* The left strip of a piece out of its panels.  A row of TILE_ROWS may be written as a whole vector; what is too much is overwritten
- * by the next row, panel or piece, or falls behind the strip. */
+/* The left strip of a piece out of its panels.  A row of DOWN is written as one or two whole vectors; what is too much is overwritten
+ * by what follows: the next panel's part, row, tile or piece; or it falls behind the strip. */
 static void pack_strip(square *s, const gram_call *c, size_t piece)
 {
-    size_t        n = c->rows.start[piece + 1] - c->rows.start[piece];
+    size_t        n = c->rows.start[piece + 1] - c->rows.start[piece], panels = (c->k + PANEL - 1) / PANEL;
     const size_t *row = c->rows.row + c->rows.start[piece];
     float        *to = s->strip + c->rows.start[piece] * SIDE;
-    for (size_t p = 0; p < s->height; p += TILE_ROWS) {
-        size_t       column = s->top + p, within = column % PANEL; /* TILE_ROWS columns may end in the next panel */
-        const float *x = panel_at(c, piece, column / PANEL) + within, *more = panel_at(c, piece, column / PANEL + 1);
-        for (size_t r = 0; r < n; r++, to += TILE_ROWS) {
-            float w = c->weight ? c->weight[row[r]] : 1.0f;
-            if (within + TILE_ROWS <= PANEL)
-                vf_scale_row(to, x + r * PANEL, PANEL - within, w);
-            else
-                for (size_t i = 0; i < TILE_ROWS; i++)
-                    to[i] = w * (within + i < PANEL ? x[r * PANEL + i] : column + i < c->k ? more[r * PANEL + within + i - PANEL] : 0);
+    for (size_t p = 0; p < s->height; p += DOWN) {
+        size_t       panel = (s->top + p) / PANEL, within = (s->top + p) % PANEL, have = PANEL - within;
+        const float *x = panel_at(c, piece, panel) + within, *more = panel + 1 < panels ? panel_at(c, piece, panel + 1) : NULL;
+        for (size_t r = 0; r < n; r++, to += DOWN) {
+            vf w = vf_set(c->weight ? c->weight[row[r]] : 1.0f);
+            vf_store(to, vf_mul(vf_load_part(x + r * PANEL, have), w));
+            if (have < DOWN && more) vf_store(to + have, vf_mul(vf_load(more + r * PANEL), w));
         }
     }
 }
 
-/* Memory that is wanted when a tile is made: TILE_ROWS rows of PANEL words at two places, so many bytes apart. */
-typedef struct {
-    const char *high, *low;
-    size_t      high_step, low_step;
-} destination;
-
-static inline __attribute__((always_inline)) void multiply_rows(vf sum[TILE_ROWS][2], const float *a, const float *b, size_t n)
+static inline __attribute__((always_inline)) void multiply_rows(vf sum[DOWN][2], const float *a, const float *b, size_t n)
 {
-    for (; n > 0; n--, a += TILE_ROWS, b += PANEL) {
+    for (; n > 0; n--, a += DOWN, b += PANEL) {
         vf b0 = vf_load(b), b1 = vf_load(b + LANES);
-#pragma GCC unroll 8
-        for (int q = 0; q < TILE_ROWS; q++) {
+#pragma GCC unroll 16
+        for (int q = 0; q < DOWN; q++) {
             vf factor = vf_set(a[q]);
             sum[q][0] = vf_fma(factor, b0, sum[q][0]);
             sum[q][1] = vf_fma(factor, b1, sum[q][1]);
@@ -166,71 +171,98 @@ static inline __attribute__((always_inline)) void multiply_rows(vf sum[TILE_ROWS
     }
 }
 
-/* One register tile over n rows, added to its sums; what is wanted then is fetched meanwhile, a row at a time. */
-static inline __attribute__((always_inline)) void add_tile(int64_t *sums, const float *a, const float *b, size_t n, destination to)
+/* Where a tile goes: DOWN rows of PANEL words at two places, so many words apart. */
+typedef struct {
+    int64_t *high, *low;
+    size_t   high_step, low_step; /* the second modulo 2^64 */
+} destination;
+
+/* One register tile over n rows.  The last of them pass while the lines that it goes to are fetched: a store that has to wait for its
+ * line holds up all that follow it, and what is fetched sooner is pushed out again by the panel and the strip. */
+static inline __attribute__((always_inline)) void multiply_tile(vf sum[DOWN][2], const float *a, const float *b, size_t n, destination to)
 {
-    vf     sum[TILE_ROWS][2];
-    size_t each = n / TILE_ROWS;
-#pragma GCC unroll 8
-    for (int q = 0; q < TILE_ROWS; q++) sum[q][0] = sum[q][1] = vf_set(0.0f);
-    for (size_t q = 0; q < TILE_ROWS; q++, n -= each, a += each * TILE_ROWS, b += each * PANEL) {
-        for (size_t i = 0; i < PANEL; i += 8) vf_prefetch(to.high + 8 * i), vf_prefetch(to.low + 8 * i);
+    size_t before = n > LATE * DOWN ? n - LATE * DOWN : 0, each = (n - before) / DOWN;
+#pragma GCC unroll 16
+    for (int q = 0; q < DOWN; q++) sum[q][0] = sum[q][1] = vf_set(0.0f);
+    multiply_rows(sum, a, b, before);
+    a += before * DOWN, b += before * PANEL, n -= before;
+    for (size_t q = 0; q < DOWN; q++, n -= each, a += each * DOWN, b += each * PANEL) {
+        for (size_t i = 0; i < PANEL; i += 8) vf_prefetch(to.high + i), vf_prefetch(to.low + i);
         to.high += to.high_step;
         to.low += to.low_step;
         multiply_rows(sum, a, b, each);
     }
     multiply_rows(sum, a, b, n);
-#pragma GCC unroll 8
-    for (int q = 0; q < TILE_ROWS; q++, sums += PANEL) {
-        vf_add_fixed(sums, sums + TILE, sum[q][0]);
-        vf_add_fixed(sums + LANES, sums + TILE + LANES, sum[q][1]);
+}
+
+/* A tile that lies right of the diagonal and is whole has its last piece: with its sums of the pieces before into H. */
+static inline __attribute__((always_inline)) void last_tile(const gram_call *c, destination to, const int64_t *sums, const float *a,
+                                                            const float *b, size_t n)
+{
+    int64_t bias[2] = {bias_of(c, NB_FIXED_HIGH), bias_of(c, NB_FIXED_LOW)};
+    vf      sum[DOWN][2];
+    multiply_tile(sum, a, b, n, to);
+#pragma GCC unroll 16
+    for (int q = 0; q < DOWN; q++, sums += PANEL) {
+        vf_take_fixed(to.high, to.low, sums, sums + TILE, sum[q][0], bias);
+        vf_take_fixed(to.high + LANES, to.low + LANES, sums + LANES, sums + TILE + LANES, sum[q][1], bias);
+        to.high += to.high_step;
+        to.low += to.low_step;
     }
 }
 
-/* The sums of a tile have all pieces of the round: into H, row by row. */
+/* The first piece of a tile sets its sums, the others are added. */
+static inline __attribute__((always_inline)) void add_tile(int64_t *sums, const float *a, const float *b, size_t n, bool first)
+{
+    vf sum[DOWN][2];
+    multiply_tile(sum, a, b, n, (destination){sums, sums + TILE, PANEL, PANEL});
+#pragma GCC unroll 16
+    for (int q = 0; q < DOWN; q++, sums += PANEL) {
+        if (first) {
+            vf_set_fixed(sums, sums + TILE, sum[q][0]);
+            vf_set_fixed(sums + LANES, sums + TILE + LANES, sum[q][1]);
+        } else {
+            vf_add_fixed(sums, sums + TILE, sum[q][0]);
+            vf_add_fixed(sums + LANES, sums + TILE + LANES, sum[q][1]);
+        }
+    }
+}
+
+/* The sums of a tile have all pieces of the round: into H, word by word. */
 static void take_tile(const gram_call *c, const square *s, size_t i, size_t j, const int64_t *sums)
 {
-    size_t  k = c->k, rows = s->height - i < TILE_ROWS ? s->height - i : TILE_ROWS;
-    size_t  columns = s->width - j < PANEL ? s->width - j : PANEL;
-    int64_t high = (int64_t)(c->rows.pieces * (uint64_t)nb_fixed_bits(NB_FIXED_HIGH));
-    int64_t low = (int64_t)(c->rows.pieces * (uint64_t)nb_fixed_bits(NB_FIXED_LOW));
+    size_t  k = c->k, rows = s->height - i < DOWN ? s->height - i : DOWN, columns = s->width - j < PANEL ? s->width - j : PANEL;
+    int64_t high = bias_of(c, NB_FIXED_HIGH), low = bias_of(c, NB_FIXED_LOW);
     for (size_t q = 0; q < rows; q++, sums += PANEL) {
-        size_t   row = s->top + i + q, column = s->left + j, n = row > column ? row - column : 0;
-        int64_t *h = c->sums->h + row * k + column, *lows = c->sums->h;
-        size_t   low_at = nb_gram_low(k, row, column); /* wraps left of the diagonal */
-        if (row < column)
-            for (; n + LANES <= columns; n += LANES) {
-                vf_take_fixed(h + n, sums + n, high);
-                vf_take_fixed(lows + (low_at + n), sums + TILE + n, low);
-            }
-        for (; n < columns; n++) {
-            int64_t *to = column + n == row ? &c->sums->diagonal[row] : &lows[low_at + n];
+        size_t   row = s->top + i + q, column = s->left + j;
+        int64_t *h = c->sums->h + row * k + column;
+        for (size_t n = row > column ? row - column : 0; n < columns; n++) {
+            int64_t *to = column + n == row ? &c->sums->diagonal[row] : &c->sums->h[nb_gram_low(k, row, column + n)];
             h[n] = nb_fixed_sum(h[n], nb_fixed_sum(sums[n], -high));
             *to = nb_fixed_sum(*to, nb_fixed_sum(sums[TILE + n], -low));
         }
     }
 }
 
-/* In the last piece the tile's place in H, which is far; otherwise, and at the edges, its sums. */
-static inline destination destination_of(const gram_call *c, const square *s, size_t i, size_t j, const int64_t *sums, bool last)
-{
-    size_t k = c->k, row = s->top + i, column = s->left + j, word = sizeof *sums;
-    if (!last || row + TILE_ROWS > column || j + PANEL > s->width || i + TILE_ROWS > s->height)
-        return (destination){(const char *)sums, (const char *)(sums + TILE), PANEL * word, PANEL * word};
-    return (destination){(const char *)(c->sums->h + row * k + column), (const char *)(c->sums->h + nb_gram_low(k, row, column)), k * word,
-                         0 - (k + 1) * word};
-}
-
 static void multiply_piece(square *s, const gram_call *c, size_t piece)
 {
-    bool         last = piece + 1 == c->rows.pieces;
-    size_t       first = c->rows.start[piece], n = c->rows.start[piece + 1] - first;
+    bool         only = c->rows.pieces == 1, last = piece + 1 == c->rows.pieces;
+    size_t       k = c->k, first = c->rows.start[piece], n = c->rows.start[piece + 1] - first;
     const float *strip = s->strip + first * SIDE;
     for (size_t j = 0; j < s->width; j += PANEL) {
         const float *panel = panel_at(c, piece, (s->left + j) / PANEL);
         int64_t     *sums = s->sums + 2 * TILE * TILES_DOWN * (j / PANEL);
-        for (size_t i = 0; i < s->height && s->top + i < s->left + j + PANEL; i += TILE_ROWS, sums += 2 * TILE) {
-            add_tile(sums, strip + i * n, panel, n, destination_of(c, s, i, j, sums, last));
+        for (size_t i = 0; i < s->height && s->top + i < s->left + j + PANEL; i += DOWN, sums += 2 * TILE) {
+            size_t row = s->top + i, column = s->left + j;
+            if (last && !only && row + DOWN <= column && j + PANEL <= s->width && i + DOWN <= s->height) {
+                destination to = {c->sums->h + row * k + column, c->sums->h + nb_gram_low(k, row, column), k, 0 - (k + 1)};
+                last_tile(c, to, sums, strip + i * n, panel, n);
+                continue;
+            }
+            if (piece == 0)
+                add_tile(sums, strip + i * n, panel, n, true);
+            else
+                add_tile(sums, strip + i * n, panel, n, false);
             if (last) take_tile(c, s, i, j, sums);
         }
     }
@@ -249,7 +281,6 @@ static void gram_squares(void *context, size_t item, int thread)
     for (size_t piece = 0; piece < c->rows.pieces; piece++) pack_strip(&s, c, piece);
     for (s.left = first * SIDE; s.left < end * SIDE; s.left += SIDE) {
         s.width = c->k - s.left < SIDE ? c->k - s.left : SIDE;
-        memset(s.sums, 0, sizeof s.sums);
         for (size_t piece = 0; piece < c->rows.pieces; piece++) multiply_piece(&s, c, piece);
     }
 }

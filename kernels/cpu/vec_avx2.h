@@ -79,39 +79,63 @@ static inline float vf_top(vf a) /* the largest lane; unspecified when one is Na
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
-static inline void vf_add_fixed_half(int64_t *high, int64_t *low, __m256d c)
+/* A lane's two integers (gram_sums.h), plus NB_FIXED_HIGH and NB_FIXED_LOW as bits, of 4 lanes */
+static inline void vf_cut_half(__m256d c, __m256i *high, __m256i *low)
 {
-    __m256d  h = _mm256_set1_pd(NB_FIXED_HIGH), t = _mm256_add_pd(c, h);
-    __m256d  u = _mm256_add_pd(_mm256_sub_pd(c, _mm256_sub_pd(t, h)), _mm256_set1_pd(NB_FIXED_LOW));
-    __m256i *to_high = (__m256i *)high, *to_low = (__m256i *)low;
-    _mm256_storeu_si256(to_high, _mm256_add_epi64(_mm256_loadu_si256(to_high), _mm256_castpd_si256(t)));
-    _mm256_storeu_si256(to_low, _mm256_add_epi64(_mm256_loadu_si256(to_low), _mm256_castpd_si256(u)));
+    __m256d h = _mm256_set1_pd(NB_FIXED_HIGH), t = _mm256_add_pd(c, h);
+    *high = _mm256_castpd_si256(t);
+    *low = _mm256_castpd_si256(_mm256_add_pd(_mm256_sub_pd(c, _mm256_sub_pd(t, h)), _mm256_set1_pd(NB_FIXED_LOW)));
+}
+static inline __m256i vf_load_words(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline void vf_store_words(int64_t *p, __m256i a) { _mm256_storeu_si256((__m256i *)p, a); }
+/* LANES sums = the lanes' integers with those bits, or += them */
+static inline void vf_set_fixed(int64_t *high, int64_t *low, vf a)
+{
+    for (int i = 0; i < 2; i++) {
+        __m256i t, u;
+        vf_cut_half(_mm256_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        vf_store_words(high + 4 * i, t);
+        vf_store_words(low + 4 * i, u);
+    }
 }
 static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
 {
-    vf_add_fixed_half(high, low, _mm256_cvtps_pd(vf_low(a)));
-    vf_add_fixed_half(high + 4, low + 4, _mm256_cvtps_pd(vf_high(a)));
-}
-/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
-static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
-{
-    for (int i = 0; i < LANES; i += 4) {
-        __m256i *at = (__m256i *)(to + i), sum = _mm256_add_epi64(_mm256_loadu_si256(at), _mm256_loadu_si256((const __m256i *)(sums + i)));
-        _mm256_storeu_si256(at, _mm256_sub_epi64(sum, _mm256_set1_epi64x(bias)));
+    for (int i = 0; i < 2; i++) {
+        __m256i t, u;
+        vf_cut_half(_mm256_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        vf_store_words(high + 4 * i, _mm256_add_epi64(vf_load_words(high + 4 * i), t));
+        vf_store_words(low + 4 * i, _mm256_add_epi64(vf_load_words(low + 4 * i), u));
     }
 }
-/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; a whole vector is written */
-static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+/* LANES words at to_high and to_low += the sums and the lanes' integers, less `bias` each, modulo 2^64 */
+static inline void vf_take_word(int64_t *to, const int64_t *sum, __m256i last, int64_t bias)
 {
-    vf_store(to, _mm256_mul_ps(vf_load_part(x, n), vf_set(w)));
+    __m256i all = _mm256_add_epi64(vf_load_words(sum), _mm256_sub_epi64(last, _mm256_set1_epi64x(bias)));
+    vf_store_words(to, _mm256_add_epi64(vf_load_words(to), all));
 }
-/* LANES doubles += w |a| */
-static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+static inline void vf_take_fixed(int64_t *to_high, int64_t *to_low, const int64_t *high, const int64_t *low, vf a, const int64_t bias[2])
+{
+    for (int i = 0; i < 2; i++) {
+        __m256i t, u;
+        vf_cut_half(_mm256_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        vf_take_word(to_high + 4 * i, high + 4 * i, t, bias[0]);
+        vf_take_word(to_low + 4 * i, low + 4 * i, u, bias[1]);
+    }
+}
+/* LANES doubles */
+typedef struct {
+    __m256d low, high;
+} vd;
+static inline vd vd_zero(void) { return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+static inline vd vd_add_magnitudes(vd sum, vf a, vf w) /* sum + w |a|, the product rounded to f32 */
 {
     vf v = _mm256_mul_ps(vf_abs(a), w);
-    _mm256_storeu_pd(sum, _mm256_add_pd(_mm256_loadu_pd(sum), _mm256_cvtps_pd(vf_low(v))));
-    _mm256_storeu_pd(sum + 4, _mm256_add_pd(_mm256_loadu_pd(sum + 4), _mm256_cvtps_pd(vf_high(v))));
+    return (vd){_mm256_add_pd(sum.low, _mm256_cvtps_pd(vf_low(v))), _mm256_add_pd(sum.high, _mm256_cvtps_pd(vf_high(v)))};
+}
+static inline void vd_store(double *p, vd a)
+{
+    _mm256_storeu_pd(p, a.low);
+    _mm256_storeu_pd(p + 4, a.high);
 }
 
 static inline vf vf_load_bf16(const uint16_t *p)

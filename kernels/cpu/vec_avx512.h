@@ -77,38 +77,61 @@ static inline float vf_top(vf a) /* the largest lane; unspecified when one is Na
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
-static inline void vf_add_fixed_half(int64_t *high, int64_t *low, __m512d c)
+/* A lane's two integers (gram_sums.h), plus NB_FIXED_HIGH and NB_FIXED_LOW as bits, of 8 lanes */
+static inline void vf_cut_half(__m512d c, __m512i *high, __m512i *low)
 {
     __m512d h = _mm512_set1_pd(NB_FIXED_HIGH), t = _mm512_add_pd(c, h);
-    __m512d u = _mm512_add_pd(_mm512_sub_pd(c, _mm512_sub_pd(t, h)), _mm512_set1_pd(NB_FIXED_LOW));
-    _mm512_storeu_si512(high, _mm512_add_epi64(_mm512_loadu_si512(high), _mm512_castpd_si512(t)));
-    _mm512_storeu_si512(low, _mm512_add_epi64(_mm512_loadu_si512(low), _mm512_castpd_si512(u)));
+    *high = _mm512_castpd_si512(t);
+    *low = _mm512_castpd_si512(_mm512_add_pd(_mm512_sub_pd(c, _mm512_sub_pd(t, h)), _mm512_set1_pd(NB_FIXED_LOW)));
+}
+/* LANES sums = the lanes' integers with those bits, or += them */
+static inline void vf_set_fixed(int64_t *high, int64_t *low, vf a)
+{
+    for (int i = 0; i < 2; i++) {
+        __m512i t, u;
+        vf_cut_half(_mm512_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        _mm512_storeu_si512(high + 8 * i, t);
+        _mm512_storeu_si512(low + 8 * i, u);
+    }
 }
 static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
 {
-    vf_add_fixed_half(high, low, _mm512_cvtps_pd(vf_low(a)));
-    vf_add_fixed_half(high + 8, low + 8, _mm512_cvtps_pd(vf_high(a)));
+    for (int i = 0; i < 2; i++) {
+        __m512i t, u;
+        vf_cut_half(_mm512_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        _mm512_storeu_si512(high + 8 * i, _mm512_add_epi64(_mm512_loadu_si512(high + 8 * i), t));
+        _mm512_storeu_si512(low + 8 * i, _mm512_add_epi64(_mm512_loadu_si512(low + 8 * i), u));
+    }
 }
-/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
-static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
+/* LANES words at to_high and to_low += the sums and the lanes' integers, less `bias` each, modulo 2^64 */
+static inline void vf_take_word(int64_t *to, const int64_t *sum, __m512i last, int64_t bias)
 {
-    for (int i = 0; i < LANES; i += 8)
-        _mm512_storeu_si512(to + i, _mm512_sub_epi64(_mm512_add_epi64(_mm512_loadu_si512(to + i), _mm512_loadu_si512(sums + i)),
-                                                     _mm512_set1_epi64(bias)));
+    __m512i all = _mm512_add_epi64(_mm512_loadu_si512(sum), _mm512_sub_epi64(last, _mm512_set1_epi64(bias)));
+    _mm512_storeu_si512(to, _mm512_add_epi64(_mm512_loadu_si512(to), all));
 }
-/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; what lies behind is not kept */
-static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+static inline void vf_take_fixed(int64_t *to_high, int64_t *to_low, const int64_t *high, const int64_t *low, vf a, const int64_t bias[2])
 {
-    __m256 v = n >= NB_TILE_ROWS ? _mm256_loadu_ps(x) : _mm512_castps512_ps256(vf_load_part(x, n));
-    _mm256_storeu_ps(to, _mm256_mul_ps(v, _mm256_set1_ps(w)));
+    for (int i = 0; i < 2; i++) {
+        __m512i t, u;
+        vf_cut_half(_mm512_cvtps_pd(i ? vf_high(a) : vf_low(a)), &t, &u);
+        vf_take_word(to_high + 8 * i, high + 8 * i, t, bias[0]);
+        vf_take_word(to_low + 8 * i, low + 8 * i, u, bias[1]);
+    }
 }
-/* LANES doubles += w |a| */
-static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+/* LANES doubles */
+typedef struct {
+    __m512d low, high;
+} vd;
+static inline vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+static inline vd vd_add_magnitudes(vd sum, vf a, vf w) /* sum + w |a|, the product rounded to f32 */
 {
-    vf v = _mm512_mul_ps(_mm512_abs_ps(a), w);
-    _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), _mm512_cvtps_pd(vf_low(v))));
-    _mm512_storeu_pd(sum + 8, _mm512_add_pd(_mm512_loadu_pd(sum + 8), _mm512_cvtps_pd(vf_high(v))));
+    vf v = _mm512_mul_ps(vf_abs(a), w);
+    return (vd){_mm512_add_pd(sum.low, _mm512_cvtps_pd(vf_low(v))), _mm512_add_pd(sum.high, _mm512_cvtps_pd(vf_high(v)))};
+}
+static inline void vd_store(double *p, vd a)
+{
+    _mm512_storeu_pd(p, a.low);
+    _mm512_storeu_pd(p + 8, a.high);
 }
 
 static inline vf vf_load_bf16(const uint16_t *p)
