@@ -12,6 +12,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/ops.h"
+#include "kernels/resize.h"
 
 /* The definition of every operation (not memory and status, which belong to ops.c), and its parts, one per file. */
 void nb_ref_fill(nb_ops *ops);
@@ -33,6 +34,9 @@ void nb_avx512_fill_gram(nb_ops *ops);
 
 /* The products of gemm.h; ref is in gemm.c. */
 extern const nb_gemm nb_avx2_gemm, nb_avx512_gemm;
+
+/* The passes of resize.h; ref is in resize.c. */
+extern const nb_resize nb_avx2_resize;
 
 /* What pack checks before it looks at numbers, the same at every level: count > 0; one kind, k and (ints) group; equal or
  * trivial g_idx with 0 <= g_idx[i] < groups.  Fills kind, dtype, k, group and n (the sum) of *out and zeroes the rest. */

@@ -147,8 +147,9 @@ static void fill_table(float table[3][256], const nb_processor *p)
         for (int v = 0; v < 256; v++) table[c][v] = ((float)(v * (1 / 255.0)) - p->mean[c]) / p->std[c];
 }
 
-/* One frame into its slot of every row of its group.  first: the row of the group's first patch. */
-static void cut_frame(const nb_patches *out, float *first, int slot, const nb_image *frame, const nb_processor *p,
+/* One frame into `slots` slots from `slot` on of every row of its group: a last group that is not full repeats its last frame.  first:
+ * the row of the group's first patch. */
+static void cut_frame(const nb_patches *out, float *first, int slot, int slots, const nb_image *frame, const nb_processor *p,
                       float table[3][256])
 {
     size_t area = (size_t)p->patch * p->patch, columns = 3 * (size_t)p->temporal * area, line = (size_t)frame->width * 3;
@@ -159,20 +160,12 @@ static void cut_frame(const nb_patches *out, float *first, int slot, const nb_im
                 for (int mx = 0; mx < p->merge; mx++, row += columns) {
                     const uint8_t *pixels = frame->rgb + (size_t)(by + my) * p->patch * line + (size_t)(bx + mx) * p->patch * 3;
                     for (int c = 0; c < 3; c++) {
-                        float *to = row + c * p->temporal * area;
+                        float *start = row + c * p->temporal * area, *to = start;
                         for (int py = 0; py < p->patch; py++)
                             for (int px = 0; px < p->patch; px++) *to++ = table[c][pixels[py * line + px * 3 + c]];
+                        for (int i = 1; i < slots; i++) memcpy(start + i * area, start, area * sizeof *start);
                     }
                 }
-}
-
-/* A last group that is not full repeats its last frame: copy slot `from` to the slots after it. */
-static void repeat_slot(float *first, size_t rows, int from, const nb_processor *p)
-{
-    size_t area = (size_t)p->patch * p->patch;
-    for (size_t r = 0; r < rows * 3; r++, first += p->temporal * area)
-        for (int slot = from + 1; slot < p->temporal; slot++)
-            memcpy(first + slot * area, first + from * area, area * sizeof *first);
 }
 
 nb_status nb_preprocess(nb_patches *out, const nb_image *frames, int count, const nb_processor *p,
@@ -197,8 +190,8 @@ nb_status nb_preprocess(nb_patches *out, const nb_image *frames, int count, cons
         if (!same) status = nb_image_resize(&resized, &frames[f], width, height, err);
         float *first = out->rows + (size_t)(f / p->temporal) * n;
         int    slot = f % p->temporal;
-        if (!status) cut_frame(out, first, slot, same ? &frames[f] : &resized, p, table);
-        if (!status && f == count - 1) repeat_slot(first, rows, slot, p);
+        int    slots = f == count - 1 ? p->temporal - slot : 1;
+        if (!status) cut_frame(out, first, slot, slots, same ? &frames[f] : &resized, p, table);
         nb_image_free(&resized);
     }
     if (status) nb_patches_free(out);

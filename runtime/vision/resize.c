@@ -2,7 +2,8 @@
  *
  * Separable: each axis is a table of windows, one per output place, with integer weights of 22 fractional bits made from
  * doubles as Pillow makes them (the weights of a window are not renormalised after rounding).  Rows first; their result is
- * clipped to 8 bits, which is part of the definition, then columns.  An axis that keeps its size is skipped.
+ * clipped to 8 bits, which is part of the definition, then columns.  An axis that keeps its size is skipped.  The passes are
+ * kernels/resize.h's; here is what they do.
  *
  * Weights are at most 1.14 * 2^22 and their absolute sum below 1.5 * 2^22, so a sum over 8-bit pixels plus the rounding
  * half fits a signed 32-bit integer.
@@ -13,16 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRACTION = 22, BLOCK = 48, MAX_PIXELS = 1 << 28 };
+#include "kernels/resize.h"
 
-/* out places; place i reads pixels first[i] .. first[i] + count[i] - 1 with weights weight[i * taps ..]. */
-typedef struct {
-    int      out, taps;
-    int     *first, *count;
-    int32_t *weight;
-} axis;
+enum { MAX_PIXELS = 1 << 28 };
 
-static void axis_free(axis *a)
+static void axis_free(nb_axis *a)
 {
     free(a->first);
     free(a->count);
@@ -39,11 +35,11 @@ static double cubic(double x)
     return 0;
 }
 
-static nb_status axis_init(axis *a, int in, int out, nb_error *err)
+static nb_status axis_init(nb_axis *a, int in, int out, nb_error *err)
 {
     double  scale = (double)in / out, stretch = scale < 1 ? 1 : scale, support = 2 * stretch, inverse = 1 / stretch;
     double *w = NULL;
-    *a = (axis){ .out = out, .taps = (int)ceil(support) * 2 + 1 };
+    *a = (nb_axis){ .out = out, .taps = (int)ceil(support) * 2 + 1 };
     nb_status status = nb_alloc(&a->first, (size_t)out, sizeof *a->first, "resize windows", err);
     if (!status) status = nb_alloc(&a->count, (size_t)out, sizeof *a->count, "resize windows", err);
     if (!status) status = nb_alloc(&w, (size_t)a->taps, sizeof *w, "resize weights", err);
@@ -61,7 +57,7 @@ static nb_status axis_init(axis *a, int in, int out, nb_error *err)
         if (hi > in) hi = in;
         for (int j = lo; j < hi; j++) sum += w[j - lo] = cubic((j - centre + 0.5) * inverse);
         for (int j = lo; j < hi; j++) {
-            double v = (sum != 0 ? w[j - lo] / sum : w[j - lo]) * (1 << FRACTION);
+            double v = (sum != 0 ? w[j - lo] / sum : w[j - lo]) * (1 << NB_RESIZE_FRACTION);
             a->weight[(size_t)i * a->taps + (j - lo)] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
         }
         a->first[i] = lo;
@@ -69,55 +65,6 @@ static nb_status axis_init(axis *a, int in, int out, nb_error *err)
     }
     free(w);
     return status;
-}
-
-static uint8_t clip(int32_t sum)
-{
-    int32_t v = sum >> FRACTION;
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-}
-
-/* [rows, in, 3] to [rows, a->out, 3] */
-static void resize_rows(uint8_t *dst, const uint8_t *src, int rows, int in, const axis *a)
-{
-    for (int y = 0; y < rows; y++, src += (size_t)in * 3) {
-        for (int x = 0; x < a->out; x++, dst += 3) {
-            const int32_t *w = a->weight + (size_t)x * a->taps;
-            const uint8_t *p = src + (size_t)a->first[x] * 3;
-            int32_t        r = 1 << (FRACTION - 1), g = r, b = r;
-            for (int j = 0; j < a->count[x]; j++, p += 3) {
-                r += w[j] * p[0];
-                g += w[j] * p[1];
-                b += w[j] * p[2];
-            }
-            dst[0] = clip(r), dst[1] = clip(g), dst[2] = clip(b);
-        }
-    }
-}
-
-/* [in, line] to [a->out, line], line in bytes.  A block of columns stays in registers for all rows of its window; the
- * constant width lets the compiler vectorise it. */
-static void resize_columns(uint8_t *dst, const uint8_t *src, size_t line, const axis *a)
-{
-    for (int y = 0; y < a->out; y++, dst += line) {
-        const int32_t *w = a->weight + (size_t)y * a->taps;
-        const uint8_t *top = src + (size_t)a->first[y] * line;
-        size_t         x = 0;
-        for (; x + BLOCK <= line; x += BLOCK) {
-            int32_t sum[BLOCK];
-            for (int i = 0; i < BLOCK; i++) sum[i] = 1 << (FRACTION - 1);
-            for (int j = 0; j < a->count[y]; j++) {
-                const uint8_t *p = top + (size_t)j * line + x;
-                for (int i = 0; i < BLOCK; i++) sum[i] += w[j] * p[i];
-            }
-            for (int i = 0; i < BLOCK; i++) dst[x + i] = clip(sum[i]);
-        }
-        for (; x < line; x++) {
-            int32_t sum = 1 << (FRACTION - 1);
-            for (int j = 0; j < a->count[y]; j++) sum += w[j] * top[(size_t)j * line + x];
-            dst[x] = clip(sum);
-        }
-    }
 }
 
 static nb_status new_pixels(uint8_t **out, int width, int height, nb_error *err)
@@ -136,18 +83,18 @@ nb_status nb_image_resize(nb_image *out, const nb_image *in, int width, int heig
     if (width > MAX_PIXELS / height)
         return nb_fail(err, NB_ERR_ARGUMENT, "%d x %d pixels are too large a size to resize a picture to", width, height);
     uint8_t  *wide = NULL, *pixels = NULL; /* wide: [in->height, width, 3] */
-    axis      x = { 0 }, y = { 0 };
+    nb_axis   x = { 0 }, y = { 0 };
     nb_status status = NB_OK;
     if (width != in->width) {
         status = axis_init(&x, in->width, width, err);
         if (!status) status = new_pixels(&wide, width, in->height, err);
-        if (!status) resize_rows(wide, in->rgb, in->height, in->width, &x);
+        if (!status) nb_resize_best()->rows(wide, in->rgb, (size_t)in->height, (size_t)in->width, &x);
     }
     const uint8_t *src = wide ? wide : in->rgb;
     if (!status && height != in->height) {
         status = axis_init(&y, in->height, height, err);
         if (!status) status = new_pixels(&pixels, width, height, err);
-        if (!status) resize_columns(pixels, src, (size_t)width * 3, &y);
+        if (!status) nb_resize_best()->columns(pixels, src, (size_t)width * 3, &y);
     } else if (!status && wide) {
         pixels = wide;
         wide = NULL;

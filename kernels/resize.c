@@ -1,0 +1,20 @@
+/* resize.c - which resize a level has, and the one for any machine. */
+#include "kernels/resize.h"
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/resize_body.h"
+
+static const nb_resize ref = { resize_rows, resize_columns };
+
+const nb_resize *nb_resize_of(nb_isa isa)
+{
+    return isa >= NB_ISA_AVX2 ? &nb_avx2_resize : &ref;
+}
+
+const nb_resize *nb_resize_best(void)
+{
+    nb_isa   isa;
+    nb_error ignored;
+    if (nb_isa_from_environment(&isa, &ignored)) isa = nb_isa_detect(NB_ISA_LEVELS - 1);
+    return nb_resize_of(isa);
+}
