@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/vision/large.h"
+
 enum { PILLOW_MAX_PIXELS = 178956970 }; /* twice Pillow's MAX_IMAGE_PIXELS: where it raises instead of warning */
 
 void nb_image_free(nb_image *image)
@@ -36,7 +38,7 @@ nb_status nb_image_claim(nb_image *out, const nb_encoded *in, int64_t width, int
                        " it is cut short or damaged",
                        in->name, width, height, in->n);
     size_t bytes;
-    if (!nb_mul((size_t)width, (size_t)height, &bytes) || !nb_mul(bytes, 3, &bytes) || !(out->rgb = malloc(bytes)))
+    if (!nb_mul((size_t)width, (size_t)height, &bytes) || !nb_mul(bytes, 3, &bytes) || !(out->rgb = nb_large_alloc(bytes)))
         return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for %" PRId64 " x %" PRId64 " pixels", in->name, width, height);
     out->width = (int)width;
     out->height = (int)height;

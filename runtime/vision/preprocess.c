@@ -18,6 +18,7 @@
 
 #include "runtime/io/file.h"
 #include "runtime/io/json.h"
+#include "runtime/vision/large.h"
 
 enum { CONFIG_LIMIT = 1 << 20, MAX_FRAMES = 4096 };
 
@@ -179,9 +180,9 @@ nb_status nb_preprocess(nb_patches *out, const nb_image *frames, int count, cons
     *out = (nb_patches){ .t = (count + p->temporal - 1) / p->temporal, .h = height / p->patch, .w = width / p->patch };
 
     size_t    rows = (size_t)out->h * out->w, columns = 3 * (size_t)p->temporal * p->patch * p->patch, n = 0;
-    bool      fits = nb_mul(rows, columns, &n);
-    nb_status status = fits ? nb_alloc(&out->rows, n, out->t * sizeof(float), "the patches of a picture", err)
-                            : nb_fail(err, NB_ERR_MEMORY, "no memory for the patches of a picture");
+    size_t    bytes;
+    bool      fits = nb_mul(rows, columns, &n) && nb_mul(n, (size_t)out->t * sizeof(float), &bytes);
+    nb_status status = fits && (out->rows = nb_large_alloc(bytes)) ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "no memory for the patches of a picture");
     float     table[3][256];
     fill_table(table, p);
     for (int f = 0; !status && f < count; f++) {

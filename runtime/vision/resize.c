@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "kernels/resize.h"
+#include "runtime/vision/large.h"
 
 enum { MAX_PIXELS = 1 << 28 };
 
@@ -70,7 +71,7 @@ static nb_status axis_init(nb_axis *a, int in, int out, nb_error *err)
 static nb_status new_pixels(uint8_t **out, int width, int height, nb_error *err)
 {
     size_t n;
-    if (!nb_mul((size_t)width, (size_t)height, &n) || !nb_mul(n, 3, &n) || !(*out = malloc(n)))
+    if (!nb_mul((size_t)width, (size_t)height, &n) || !nb_mul(n, 3, &n) || !(*out = nb_large_alloc(n)))
         return nb_fail(err, NB_ERR_MEMORY, "no memory for a picture of %d x %d pixels", width, height);
     return NB_OK;
 }
