@@ -1,10 +1,12 @@
-/* cmd_bench.c - the cross product of models, tests and depths, timed and printed in llama-bench's form. */
+/* cmd_bench.c - the cross product of models, tests and depths, timed and printed in llama-bench's form; and without a model, what the
+ * machine could do (tools/bench/roofline.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "quant/choice.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/roofline.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/stop.h"
@@ -20,13 +22,15 @@ typedef struct {
     nb_strings models, pairs;
     nb_ints    prompts, generates, depths;
     int64_t    repetitions, seed;
-    bool       warm_up;
+    bool       warm_up, roofline;
+    uint64_t   memory;
+    const char *isa;
     int        output;
 } options;
 
 #define AT(field) .at = offsetof(options, field)
 static const nb_arg bench_args[] = {
-    { .name = "models", .type = NB_ARG_STRINGS, AT(models), .positional = true, .required = true, .metavar = "MODEL",
+    { .name = "models", .type = NB_ARG_STRINGS, AT(models), .positional = true, .metavar = "MODEL",
       .help = "checkpoint directories" },
     { .name = "n-prompt", .brief = "p", .type = NB_ARG_INTS, AT(prompts), .min = 0, .max = 1e7, .metavar = "N,...", .group = "Tests", .shown = "512",
       .help = "prompt tokens processed (ppN); 0 leaves the test out" },
@@ -37,10 +41,16 @@ static const nb_arg bench_args[] = {
     { .name = "n-depth", .brief = "d", .type = NB_ARG_INTS, AT(depths), .min = 0, .max = 1e7, .metavar = "D,...", .group = "Tests", .shown = "0",
       .help = "tokens of context that are there before the test starts" },
     { .name = "repetitions", .brief = "r", .type = NB_ARG_INT, AT(repetitions), .min = 1, .max = 1000, .text = "5", .group = "Tests",
-      .help = "timed runs of each test" },
+      .help = "timed runs of each test, rounds of each probe" },
     { .name = "warmup", .type = NB_ARG_BOOL, AT(warm_up), .text = "true", .group = "Tests", .advanced = true, .help = "one untimed run first" },
     { .name = "seed", .type = NB_ARG_INT, AT(seed), .min = 0, .max = 9e18, .text = "0", .group = "Tests", .advanced = true,
       .help = "of the made-up tokens" },
+    { .name = "roofline", .type = NB_ARG_BOOL, AT(roofline), .text = "false", .group = "The machine",
+      .help = "no MODEL: how fast memory is read and how much each unit multiplies, on one thread and on all" },
+    { .name = "isa", .type = NB_ARG_STRING, AT(isa), .metavar = "LEVEL,...", .shown = "all up to NIBBLE_ISA", .group = "The machine",
+      .help = "levels to measure without a model: ref, avx2, avx512" },
+    { .name = "memory", .type = NB_ARG_SIZE, AT(memory), .min = 16 << 20, .max = 1e15, .metavar = "SIZE", .shown = "1G, or 4 times the largest cache",
+      .group = "The machine", .help = "bytes that the reading probe goes through" },
     { .name = "output", .brief = "o", .type = NB_ARG_CHOICE, AT(output), .choices = "md|csv|json|jsonl", .text = "md", .group = "Results",
       .help = "form of the table" },
 };
@@ -219,19 +229,54 @@ static nb_status bench_model(nb_table *t, const options *o, const test_list *l, 
     return status;
 }
 
+static nb_status bench_models(nb_table **t, const options *o, nb_meter *meter, nb_error *err)
+{
+    test_list l = { 0 };
+    size_t    done = 0;
+    NB_TRY(nb_table_new(t, columns, NB_COUNT(columns), err));
+    nb_status status = plan(&l, o, err);
+    for (int i = 0; i < o->models.count && status == NB_OK; i++) status = bench_model(*t, o, &l, o->models.items[i], meter, &done, err);
+    free(l.tests);
+    return status;
+}
+
+/* NIBBLE_ISA would be --isa's environment name, but there it is the highest level, and here a list. */
+static nb_status chosen_levels(nb_levels *out, const options *o, const nb_args *args, nb_error *err)
+{
+    return nb_levels_parse(out, nb_args_source(args, "isa") == NB_FROM_ENVIRONMENT ? NULL : o->isa, err);
+}
+
+static nb_status bench_roofline(nb_table **t, const options *o, const nb_args *args, nb_meter *meter, nb_error *err)
+{
+    nb_roofline_options r = { .threads = (int)o->compute.threads, .rounds = (int)o->repetitions, .memory = (size_t)o->memory };
+    if (o->repetitions > NB_ROUNDS) return nb_fail(err, NB_ERR_ARGUMENT, "-r: %d rounds at most", NB_ROUNDS);
+    NB_TRY(chosen_levels(&r.levels, o, args, err));
+    return nb_roofline(t, &r, meter, err);
+}
+
+/* Which of the measurements is wanted, and that nothing was given that it would not look at. */
+static nb_status check(const options *o, const nb_args *args, nb_error *err)
+{
+    static const char *const machine_only[] = { "isa", "memory" };
+    if (o->roofline && o->models.count)
+        return nb_fail(err, NB_ERR_ARGUMENT, "--roofline measures the machine and takes no MODEL ('%s')", o->models.items[0]);
+    if (!o->roofline && !o->models.count)
+        return nb_fail(err, NB_ERR_ARGUMENT, "no MODEL; give checkpoint directories, or --roofline for the machine alone");
+    for (size_t i = 0; i < NB_COUNT(machine_only) && !o->roofline; i++)
+        if (nb_args_source(args, machine_only[i]) == NB_FROM_FLAG)
+            return nb_fail(err, NB_ERR_ARGUMENT, "--%s is for --roofline; NIBBLE_ISA chooses the level of a MODEL", machine_only[i]);
+    return NB_OK;
+}
+
 static nb_status run(nb_args *args, void *opaque, nb_error *err)
 {
     const options *o = opaque;
-    test_list      l = { 0 };
-    nb_table      *t;
+    nb_table      *t = NULL;
     nb_meter       meter;
     nb_buf         out = { 0 };
-    size_t         done = 0;
-    (void)args;
-    NB_TRY(nb_table_new(&t, columns, NB_COUNT(columns), err));
-    nb_status status = plan(&l, o, err);
+    NB_TRY(check(o, args, err));
     nb_meter_start(&meter, "bench");
-    for (int i = 0; i < o->models.count && status == NB_OK; i++) status = bench_model(t, o, &l, o->models.items[i], &meter, &done, err);
+    nb_status status = o->roofline ? bench_roofline(&t, o, args, &meter, err) : bench_models(&t, o, &meter, err);
     nb_meter_finish(&meter);
     if (status == NB_OK) {
         nb_table_print(t, nb_json_wanted() ? NB_TABLE_JSON : (nb_table_format)o->output, &out);
@@ -239,20 +284,24 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     }
     nb_buf_free(&out);
     nb_table_free(t);
-    free(l.tests);
     return status;
 }
 
 const nb_command nb_command_bench = {
     .name = "bench",
     .summary = "measure speed and memory",
-    .usage = "MODEL... [-p N] [-n N] [-pg P,N] [-d D] [flags]",
+    .usage = "MODEL... [-p N] [-n N] [-pg P,N] [-d D] [flags]\n       nibble bench --roofline [-t N] [flags]",
     .about = "Times prompt processing (ppN) and generation (tgN) with made-up tokens, after one untimed run, and prints mean and standard deviation "
              "in tokens a second, in the form and with the field names of llama-bench. Peak memory is the largest resident size of the process "
-             "since the model was opened.",
+             "since the model was opened.\n\n"
+             "--roofline times probes on random numbers instead: reading memory that no cache holds, and the multiplications of each level, on one "
+             "thread and on -t. Rounds of all probes take turns; shown are the median, the least and the most of -r. A round in which another "
+             "process took the CPU is made again a few times, and then kept and said to be disturbed. An operation is a multiplication or an "
+             "addition.",
     .examples = "  nibble bench MODEL\n"
                 "  nibble bench MODEL -p 512,2048 -n 64 -d 0,4096 -r 3 -o csv\n"
-                "  nibble bench MODEL -pg 1024,128 --json\n",
+                "  nibble bench MODEL -pg 1024,128 --json\n"
+                "  nibble bench --roofline -t 2\n",
     .blocks = blocks,
     .options_size = sizeof(options),
     .run = run,
