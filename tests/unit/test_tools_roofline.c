@@ -155,9 +155,9 @@ static void test_refusals(void **state)
     ENDS(2, "bench", "--roofline", "somewhere");
     holds(printed[1], "takes no MODEL ('somewhere')");
     ENDS(2, "bench", "somewhere", "--isa", "ref");
-    holds(printed[1], "--isa is for --roofline");
+    holds(printed[1], "--isa is for --roofline and --kernels; NIBBLE_ISA");
     ENDS(2, "bench", "somewhere", "--memory", "1G");
-    holds(printed[1], "--memory is for --roofline");
+    holds(printed[1], "--memory is for --roofline and --kernels");
     ENDS(2, "bench", "--roofline", "--isa", "neo");
     holds(printed[1], "'neo' is not a level");
     ENDS(2, "bench", "--roofline", "-r", "65");
