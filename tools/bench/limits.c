@@ -65,9 +65,22 @@ static uint64_t proc_bytes(const char *path, const char *key)
     return (uint64_t)kib * 1024;
 }
 
+/* The one number of a file; 0 for none ("max"). */
+static uint64_t file_number(const char *path)
+{
+    unsigned long long value = 0;
+    FILE              *f = fopen(path, "re");
+    if (f && fscanf(f, "%llu", &value) != 1) value = 0;
+    if (f) fclose(f);
+    return value;
+}
+
 uint64_t nb_available_memory(void)
 {
-    return proc_bytes("/proc/meminfo", "MemAvailable");
+    uint64_t available = proc_bytes("/proc/meminfo", "MemAvailable");
+    uint64_t limit = file_number("/sys/fs/cgroup/memory.max"), used = file_number("/sys/fs/cgroup/memory.current"); /* of a container */
+    uint64_t left = limit > used ? limit - used : 1;
+    return limit && (!available || left < available) ? left : available;
 }
 
 size_t nb_limits_memory(void)
