@@ -396,7 +396,7 @@ const nb_command nb_command_bench = {
              "since the model was opened.\n\n"
              "Two columns compare with the machine, whose limits are measured before and after (--no-probe: not). % of reading, for tgN: bytes of "
              "weights, keys and values that a token needs (token_bytes), times tokens a second, over the rate of reading memory (probe_read); a "
-             "model that fits into the caches can exceed 100. % of peak, for ppN: the time that the prompt's operations (prompt_ops) take at the "
+             "model that fits into the caches can exceed 100, and so can one whose memory lies better than the probe's did. % of peak, for ppN: the time that the prompt's operations (prompt_ops) take at the "
              "peak of the level's instructions (probe_ints for products of int4 and int8 weights, probe_floats for everything else), over "
              "the time they took. In CSV and JSON: read_percent, peak_percent, the fields named here, bytes and operations a second.\n\n"
              "--roofline times probes on random numbers instead: reading memory that no cache holds, and the multiplications of each level, on one "
@@ -408,8 +408,7 @@ const nb_command nb_command_bench = {
              "that of the bytes at the rate of reading or that of the operations at the peak of their instructions, whichever is longer (bound), "
              "over the measured one; rates are probed before and after. What stays in the caches has none (bound: call). At the level ref, "
              "matrices have 64 outputs at most. gemm is the product of the solvers, one on each thread.",
-    .examples = "  nibble bench MODEL\n"
-                "  nibble bench MODEL -p 512,2048 -n 64 -d 0,4096 -r 3 -o csv\n"
+    .examples = "  nibble bench MODEL -p 512,2048 -n 64 -d 0,4096 -r 3 -o csv\n"
                 "  nibble bench MODEL -pg 1024,128 --json\n"
                 "  nibble bench --roofline -t 2\n"
                 "  nibble bench --kernels --shapes 7b --filter 'int4 g128 sym.*avx' -o csv\n",
