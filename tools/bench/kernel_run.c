@@ -300,6 +300,7 @@ static nb_status begin_gram(nb_kernel_run *r, nb_error *err)
     NB_TRY(nb_alloc(&r->sums.diagonal, k, sizeof *r->sums.diagonal, "sums", err));
     NB_TRY(nb_alloc(&r->sums.sum_abs, 2 * k, sizeof *r->sums.sum_abs, "sums", err));
     NB_TRY(nb_alloc(&r->sums.max_abs, k, sizeof *r->sums.max_abs, "sums", err));
+    memset(r->sums.h, 0, k * k * sizeof *r->sums.h); /* pages that were never touched would be paid for by the first call */
     r->sums.work = r->room->work;
     return NB_OK;
 }

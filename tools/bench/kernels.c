@@ -1,7 +1,7 @@
 /* kernels.c - see kernels.h.
  *
  * Time.  A case gets the part of the time left that its least work has of the least work left: rounds go on until that is used up, but
- * there is one at least, so that a long case costs one call.  A call that would take too long by itself is left out.
+ * there is one at least, and of a long case that is its first call.  A call that would take too long by itself is left out.
  *
  * Share of the limit.  The least time of an operation is that of its bytes at the rate of reading or that of its operations at the peak
  * of its arithmetic, whichever is longer; that is its bound, and the share is the least time over the measured one.  What stays in the
@@ -71,6 +71,8 @@ typedef struct {
 
 /* The longest that a call may take by what is expected, as a part of all the time; and how many times the least time is expected. */
 static const double longest_call = 0.1, expected_factor = 2, ref_factor = 4, least_cost = 0.002;
+/* What is shorter always has a round that is not the first. */
+static const double long_round = 0.05;
 
 static double expected_seconds(const job *j)
 {
@@ -135,7 +137,7 @@ static nb_status run_rounds(job *j, nb_kernel_run *r, int rounds, double slice, 
     nb_clocks first = nb_clocks_now();
     nb_kernel_round(r, seconds); /* pages, threads and clocks get ready */
     double took = nb_clocks_since(&first, 0, &lost);
-    if (took > slice / 2) { /* there is no time for another: it counts, and cannot be made again */
+    if (took > slice / 2 && took > long_round) { /* there is no time for another: it counts, and cannot be made again */
         for (int s = 0; s <= NB_KERNEL_SITES; s++) j->time[s].repeated = NB_ROUND_REPEATS;
         add_times(j, seconds, lost, &again);
         for (int s = 0; s <= NB_KERNEL_SITES; s++) j->time[s].repeated = 0;
