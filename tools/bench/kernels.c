@@ -70,7 +70,7 @@ typedef struct {
 } job_list;
 
 /* The longest that a call may take by what is expected, as a part of all the time; and how many times the least time is expected. */
-static const double longest_call = 0.1, expected_factor = 2, ref_factor = 4, least_cost = 0.002;
+static const double longest_call = 0.1, expected_factor = 2, ref_factor = 4, least_cost = 0.05;
 /* What is shorter always has a round that is not the first. */
 static const double long_round = 0.05;
 
@@ -79,7 +79,7 @@ static double expected_seconds(const job *j)
     return j->least * (j->isa == NB_ISA_REF ? ref_factor : expected_factor);
 }
 
-/* A round of a case that reads memory reads all its places. */
+/* What is short has several rounds, and each of them goes through all places. */
 static double cost(const job *j)
 {
     double s = expected_seconds(j);
