@@ -1,8 +1,8 @@
 /* pack.c - plain arrays to panels (packed.h), in parallel over panels.
  *
  * It decides the layout (which blocks, where each starts, what the heads hold), allocates once, and fills.  It does not
- * multiply and rounds nothing.  Loading a model is bound by the disk as long as this moves a few GB/s, which 8-byte
- * words do; hence no vector code here.
+ * multiply and rounds nothing.  Codes that come as words stay words: only nibbles change places, for 16 outputs in one
+ * loop, which moves some GB/s a core without vector code of a level.
  */
 #include <limits.h>
 #include <stdatomic.h>
@@ -13,7 +13,10 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/packed.h"
 
-enum { HUGE_PAGE = 2 << 20 };
+enum {
+    HUGE_PAGE = 2 << 20,
+    PANELS = 8, /* that a thread fills together */
+};
 
 static size_t round_up(size_t value, size_t multiple)
 {
@@ -110,14 +113,13 @@ static bool lay_out_bytes(nb_matrix *m, nb_packed *p)
 }
 
 /* Large matrices on 2 MB pages: a decode step reads gigabytes once, and half of the time of a 4 KB page is its
- * translation.  Failing advice is no failure.  The memory is not zeroed: every byte is written by fill_panel. */
+ * translation.  What does not fill the last of them stays on small pages: rounded up, a model of many matrices would take
+ * some percent more.  Failing advice is no failure.  The memory is not zeroed: every byte is written by fill_panels. */
 static void *allocate(size_t bytes)
 {
-    if (bytes < 2 * (size_t)HUGE_PAGE) return aligned_alloc(64, bytes); /* bytes: a multiple of 64 */
-    if (bytes > SIZE_MAX - HUGE_PAGE) return NULL;
-    bytes = round_up(bytes, HUGE_PAGE);
+    if (bytes < (size_t)HUGE_PAGE) return aligned_alloc(64, bytes); /* bytes: a multiple of 64 */
     void *memory = aligned_alloc(HUGE_PAGE, bytes);
-    if (memory) madvise(memory, bytes, MADV_HUGEPAGE);
+    if (memory) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return memory;
 }
 
@@ -193,7 +195,7 @@ static uint64_t load_codes(const uint8_t *codes, int have)
 }
 
 /* Lane of the data of an int panel.  codes [k], already in packed column order; NULL: an output that does not exist. */
-static void fill_ints(const packing *c, uint8_t *data, int lane, const uint8_t *codes)
+static void fill_lane(const packing *c, uint8_t *data, int lane, const uint8_t *codes)
 {
     data += 4 * lane;
     for (int b = 0; b < c->p->blocks; b++) {
@@ -210,6 +212,70 @@ static void fill_ints(const packing *c, uint8_t *data, int lane, const uint8_t *
             }
         }
         if (codes) codes += block->length;
+    }
+}
+
+/* ---- words to vectors: nothing is taken apart but the nibbles of a word --- */
+
+static_assert(NB_BLOCK % 8 == 0, "blocks of one group begin at whole words");
+
+/* Whether a panel can be made of whole words: its 16 outputs are of one part, columns are in order, blocks begin at words. */
+static const nb_weights *find_words(const packing *c, size_t index, int *o)
+{
+    *o = (int)(index * NB_PANEL);
+    const nb_weights *w = find_part(c, o);
+    if (!w || w->order == NB_CODES_BYTES || w->n - *o < NB_PANEL || c->m->perm) return NULL;
+    if (c->p->groups > 1 && w->group % NB_VECTOR_INPUTS) return NULL;
+    return w->order == NB_CODES_OUTPUTS && *o % 8 ? NULL : w;
+}
+
+/* One vector of 16 outputs: words with eight 4-bit codes in order, to the order of packed.h. */
+static void put_int4(uint8_t *to, const uint32_t in[NB_PANEL])
+{
+    uint32_t out[NB_PANEL];
+    for (int i = 0; i < NB_PANEL; i++) {
+        uint32_t low = in[i] & 0xffff, high = in[i] >> 16;
+        low = (low | low << 8) & 0x00ff00ff;
+        high = (high | high << 8) & 0x00ff00ff;
+        low = (low | low << 4) & 0x0f0f0f0f;
+        high = (high | high << 4) & 0x0f0f0f0f;
+        out[i] = low | high << 4;
+    }
+    memcpy(to, out, sizeof out);
+}
+
+/* Words of the 16 outputs from `o` on that begin at input `first`; codes behind the last input are 0. */
+static void get_words(uint32_t out[NB_PANEL], const nb_weights *w, size_t o, size_t first)
+{
+    size_t per = w->kind == NB_W_INT4 ? 8 : 4, k = (size_t)w->k, line = (k + per - 1) / per, have = first < k ? k - first : 0;
+    if (!have) {
+        memset(out, 0, NB_PANEL * sizeof *out);
+    } else if (w->order == NB_CODES_INPUTS) {
+        memcpy(out, w->words + first / per * (size_t)w->n + o, NB_PANEL * sizeof *out);
+    } else if (w->order == NB_CODES_OUTPUTS) {
+        size_t octets = (size_t)w->n / 8;
+        for (size_t i = 0; i < 2; i++)
+            nb_codes_transpose(out + 8 * i, w->words + first * octets + o / 8 + i, octets, have < 8 ? have : 8);
+    } else {
+        uint32_t mask = have < per ? (1u << 32 / per * have) - 1 : UINT32_MAX; /* what fills up a row is not ours to know */
+        for (size_t i = 0; i < NB_PANEL; i++) out[i] = w->words[(o + i) * line + first / per] & mask;
+    }
+}
+
+static void fill_block(const packing *c, uint8_t *data, const nb_block *b, const nb_weights *w, size_t o)
+{
+    uint32_t words[NB_PANEL];
+    data += (size_t)b->first * c->p->input_bytes;
+    for (int j = 0; j < b->padded; j += NB_VECTOR_INPUTS, data += NB_VECTOR_INPUTS * c->p->input_bytes) {
+        size_t first = (size_t)(b->first + j);
+        get_words(words, w, o, first);
+        if (w->kind == NB_W_INT4) {
+            put_int4(data, words);
+            continue;
+        }
+        memcpy(data, words, sizeof words);
+        get_words(words, w, o, first + 4);
+        memcpy(data + 64, words, sizeof words);
     }
 }
 
@@ -243,41 +309,71 @@ static void fill_float_panel(const packing *c, uint8_t *panel, size_t index)
     memset(panel + used, 0, c->p->panel_bytes - used);
 }
 
-static void fill_int_panel(packing *c, uint8_t *panel, size_t index)
+/* Heads of a panel, and what is between and behind its parts. */
+static void fill_frame(const packing *c, uint8_t *panel, size_t index)
 {
-    size_t         k = (size_t)c->m->k, heads = (size_t)c->p->groups * c->p->head_bytes;
-    size_t         end = c->p->data_offset + (size_t)c->p->padded_k * c->p->input_bytes;
-    const int32_t *perm = c->m->perm;
-    uint8_t       *sorted = perm ? malloc(k) : NULL;
-    if (perm && !sorted) {
-        atomic_store(&c->no_memory, true);
-        return;
-    }
+    size_t heads = (size_t)c->p->groups * c->p->head_bytes, end = c->p->data_offset + (size_t)c->p->padded_k * c->p->input_bytes;
     memset(panel + heads, 0, c->p->data_offset - heads);
     memset(panel + end, 0, c->p->panel_bytes - end);
     for (int lane = 0; lane < NB_PANEL; lane++) {
         int               o = (int)(index * NB_PANEL) + lane;
         const nb_weights *w = find_part(c, &o);
-        const uint8_t    *codes = w ? w->codes + (size_t)o * k : NULL;
-        if (codes && sorted) {
-            for (size_t j = 0; j < k; j++) sorted[j] = codes[perm[j]];
-            codes = sorted;
-        }
         fill_head(c, panel, lane, w, o);
-        fill_ints(c, panel + c->p->data_offset, lane, codes);
     }
-    free(sorted);
 }
 
-static void fill_panel(void *context, size_t index, int thread)
+/* Any panel, by way of bytes. */
+static void fill_int_panel(packing *c, uint8_t *panel, size_t index)
+{
+    size_t         k = (size_t)c->m->k;
+    const int32_t *perm = c->m->perm;
+    uint8_t       *row = malloc(2 * k);
+    if (!row) {
+        atomic_store(&c->no_memory, true);
+        return;
+    }
+    for (int lane = 0; lane < NB_PANEL; lane++) {
+        int               o = (int)(index * NB_PANEL) + lane;
+        const nb_weights *w = find_part(c, &o);
+        const uint8_t    *codes = NULL;
+        if (w && w->order == NB_CODES_BYTES) {
+            codes = w->codes + (size_t)o * k;
+        } else if (w) {
+            nb_weights_codes(row, k, w, (size_t)o, 1, 0, k);
+            codes = row;
+        }
+        if (codes && perm) {
+            for (size_t j = 0; j < k; j++) row[k + j] = codes[perm[j]];
+            codes = row + k;
+        }
+        fill_lane(c, panel + c->p->data_offset, lane, codes);
+    }
+    free(row);
+}
+
+/* PANELS panels: block by block, so that a cache line of words side by side, which belongs to eight panels, is read once. */
+static void fill_panels(void *context, size_t item, int thread)
 {
     (void)thread;
-    packing *c = context;
-    uint8_t *panel = c->p->bytes + index * c->p->panel_bytes;
-    if (c->m->kind == NB_W_FLOAT)
-        fill_float_panel(c, panel, index);
-    else
-        fill_int_panel(c, panel, index);
+    packing          *c = context;
+    const nb_packed  *p = c->p;
+    const nb_weights *words[PANELS] = { 0 };
+    int               o[PANELS];
+    size_t            first = item * PANELS, count = (size_t)p->panels - first < PANELS ? (size_t)p->panels - first : PANELS;
+    uint8_t          *bytes = p->bytes + first * p->panel_bytes;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t *panel = bytes + i * p->panel_bytes;
+        if (c->m->kind == NB_W_FLOAT) {
+            fill_float_panel(c, panel, first + i);
+            continue;
+        }
+        fill_frame(c, panel, first + i);
+        words[i] = find_words(c, first + i, &o[i]);
+        if (!words[i]) fill_int_panel(c, panel, first + i);
+    }
+    for (int b = 0; b < p->blocks; b++)
+        for (size_t i = 0; i < count; i++)
+            if (words[i]) fill_block(c, bytes + i * p->panel_bytes + p->data_offset, &p->block[b], words[i], (size_t)o[i]);
 }
 
 /* ---- pack and release ------------------------------------------------------ */
@@ -300,7 +396,7 @@ static nb_status build(const nb_ops *ops, nb_matrix *m, const nb_weights *parts,
     }
     p->bytes = lay_out_bytes(m, p) ? allocate(m->bytes) : NULL;
     if (!p->bytes) return nb_fail(err, NB_ERR_MEMORY, "no memory for a packed matrix [%d, %d]", m->n, m->k);
-    nb_parallel(ops->pool, panels, fill_panel, &call);
+    nb_parallel(ops->pool, (panels + PANELS - 1) / PANELS, fill_panels, &call);
     if (atomic_load(&call.no_memory))
         return nb_fail(err, NB_ERR_MEMORY, "no memory to sort the columns of a matrix [%d, %d]", m->n, m->k);
     m->bytes += sizeof *p + (size_t)p->blocks * sizeof *p->block + (m->perm ? (size_t)m->k * sizeof *m->perm : 0);

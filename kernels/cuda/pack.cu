@@ -116,17 +116,24 @@ static bool send_codes(nb_cuda *c, const nb_cuda_weights *w, const nb_weights *p
 {
     size_t k = (size_t)w->k, rows = (size_t)part->n, most = STAGED / k ? STAGED / k : 1;
     if (most > rows) most = rows;
-    uint8_t *staged = (uint8_t *)nb_cuda_alloc(c, most * k);
-    if (!staged) return false;
+    bool     words = part->order != NB_CODES_BYTES;
+    uint8_t *bytes = words ? (uint8_t *)malloc(most * k) : NULL; /* sent before it is filled again: it is pageable */
+    uint8_t *staged = words && !bytes ? NULL : (uint8_t *)nb_cuda_alloc(c, most * k);
+    if (!staged) {
+        free(bytes);
+        return false;
+    }
     for (size_t r = 0; r < rows; r += most) {
         size_t m = rows - r < most ? rows - r : most;
-        nb_cuda_send(c, staged, part->codes + r * k, m * k, "pack.cu", "sending codes");
+        if (words) nb_weights_codes(bytes, k, part, r, m, 0, k);
+        nb_cuda_send(c, staged, words ? bytes : part->codes + r * k, m * k, "pack.cu", "sending codes");
         size_t pieces = m * (size_t)w->chunks * (NB_CHUNK / NB_PIECE);
         NB_LAUNCH(pack_codes, dim3(nb_blocks(pieces, THREADS)), THREADS, c->stream, *w, staged, first + r, m);
         nb_cuda_check(c, cudaGetLastError(), "pack.cu", "packing codes");
     }
     nb_cuda_check(c, cudaStreamSynchronize(c->stream), "pack.cu", "packing codes");
     cudaFree(staged);
+    free(bytes);
     return true;
 }
 

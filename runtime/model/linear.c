@@ -21,6 +21,7 @@ enum { NAME = 256 };
 void nb_linear_free(nb_linear *l)
 {
     free(l->data);
+    free(l->words);
     free(l->codes);
     free(l->zeros);
     free(l->scales);
@@ -49,6 +50,16 @@ static nb_status fetch(const reading *r, const char *suffix, nb_dtype dtype, uin
         return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected %s", nb_safetensors_path(e->file), e->tensor->name,
                        e->tensor->dtype_name, dtype == NB_I64 ? "I64" : "I32");
     return nb_entry_read(e, out, err);
+}
+
+/* The codes as they are; the layout's function goes on with what belongs to them. */
+static nb_status fetch_words(const reading *r, const char *suffix, uint64_t d0, uint64_t d1, nb_code_order order, nb_error *err)
+{
+    void *words;
+    NB_TRY(fetch(r, suffix, NB_I32, d0, d1, &words, err));
+    r->out->words = words;
+    r->out->weights.order = order;
+    return NB_OK;
 }
 
 static bool present(const reading *r, const char *suffix)
@@ -88,8 +99,11 @@ static nb_status read_scales_transposed(reading *r, nb_error *err)
 {
     float *file;
     NB_TRY(fetch_f32(r, "scales", (uint64_t)r->groups, (uint64_t)r->n, &file, err));
-    for (int o = 0; o < r->n; o++)
-        for (int g = 0; g < r->groups; g++) r->out->scales[(size_t)o * r->groups + g] = file[(size_t)g * r->n + o];
+    for (int o = 0, next; o < r->n; o = next) { /* a cache line of each group at a time */
+        next = r->n - o < 16 ? r->n : o + 16;
+        for (int g = 0; g < r->groups; g++)
+            for (int i = o; i < next; i++) r->out->scales[(size_t)i * r->groups + g] = file[(size_t)g * r->n + i];
+    }
     free(file);
     return NB_OK;
 }
@@ -100,17 +114,11 @@ static nb_status read_awq(reading *r, nb_error *err)
     if (r->n % 8)
         return nb_fail(err, NB_ERR_INPUT, "%s: %s: %d outputs cannot be packed by eights as AWQ does",
                        nb_checkpoint_path(r->checkpoint), r->prefix, r->n);
-    void  *words = NULL, *zeros = NULL;
+    void  *zeros = NULL;
     size_t octets = (size_t)r->n / 8;
-    NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k, octets, &words, err));
-    const uint32_t *w = words;
-    for (size_t c = 0; c < octets; c++)
-        for (int i = 0; i < r->k; i++)
-            for (int j = 0; j < 8; j++)
-                r->out->codes[(8 * c + j) * (size_t)r->k + i] = (uint8_t)field(w[(size_t)i * octets + c], 4, place[j]);
-    free(words);
+    NB_TRY(fetch_words(r, "qweight", (uint64_t)r->k, octets, NB_CODES_OUTPUTS, err));
     NB_TRY(fetch(r, "qzeros", NB_I32, (uint64_t)r->groups, octets, &zeros, err));
-    w = zeros;
+    const uint32_t *w = zeros;
     for (int g = 0; g < r->groups; g++)
         for (int o = 0; o < r->n; o++)
             r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[g * octets + o / 8], 4, place[o % 8]);
@@ -150,15 +158,10 @@ static nb_status read_gptq(reading *r, nb_error *err)
     if (r->k % per || r->n % per)
         return nb_fail(err, NB_ERR_INPUT, "%s: %s: %d x %d cannot be packed as GPTQ does (%d values a word)",
                        nb_checkpoint_path(r->checkpoint), r->prefix, r->n, r->k, per);
-    void *words = NULL, *zeros = NULL;
-    NB_TRY(fetch(r, "qweight", NB_I32, (uint64_t)r->k / per, (uint64_t)r->n, &words, err));
-    const uint32_t *w = words;
-    for (int o = 0; o < r->n; o++)
-        for (int i = 0; i < r->k; i++)
-            r->out->codes[(size_t)o * r->k + i] = (uint8_t)field(w[(size_t)(i / per) * r->n + o], r->bits, i % per);
-    free(words);
+    void *zeros = NULL;
+    NB_TRY(fetch_words(r, "qweight", (uint64_t)r->k / per, (uint64_t)r->n, NB_CODES_INPUTS, err));
     NB_TRY(fetch(r, "qzeros", NB_I32, (uint64_t)r->groups, (uint64_t)r->n / per, &zeros, err));
-    w = zeros;
+    const uint32_t *w = zeros;
     unsigned mask = (1u << r->bits) - 1;
     for (int g = 0; g < r->groups; g++)
         for (int o = 0; o < r->n; o++) {
@@ -176,7 +179,7 @@ static nb_status read_ct(reading *r, nb_error *err)
     int      per = 32 / r->bits;
     size_t   row = ((size_t)r->k + per - 1) / per;
     unsigned half = 1u << (r->bits - 1);
-    void    *words = NULL, *zeros = NULL;
+    void    *zeros = NULL;
     void    *shape = NULL;
     NB_TRY(fetch(r, "weight_shape", NB_I64, 2, 0, &shape, err));
     int64_t n = ((int64_t *)shape)[0], k = ((int64_t *)shape)[1];
@@ -184,15 +187,10 @@ static nb_status read_ct(reading *r, nb_error *err)
     if (n != r->n || k != r->k)
         return nb_fail(err, NB_ERR_INPUT, "%s: %s.weight_shape says %lld x %lld, expected %d x %d",
                        nb_checkpoint_path(r->checkpoint), r->prefix, (long long)n, (long long)k, r->n, r->k);
-    NB_TRY(fetch(r, "weight_packed", NB_I32, (uint64_t)r->n, row, &words, err));
-    const uint32_t *w = words;
-    for (int o = 0; o < r->n; o++)
-        for (int i = 0; i < r->k; i++)
-            r->out->codes[(size_t)o * r->k + i] = (uint8_t)field(w[o * row + i / per], r->bits, i % per);
-    free(words);
+    NB_TRY(fetch_words(r, "weight_packed", (uint64_t)r->n, row, NB_CODES_ROWS, err));
     if (present(r, "weight_zero_point")) {
         NB_TRY(fetch(r, "weight_zero_point", NB_I32, ((uint64_t)r->n + per - 1) / per, (uint64_t)r->groups, &zeros, err));
-        w = zeros;
+        const uint32_t *w = zeros;
         for (int o = 0; o < r->n; o++)
             for (int g = 0; g < r->groups; g++)
                 r->out->zeros[(size_t)o * r->groups + g] = (uint8_t)field(w[(size_t)(o / per) * r->groups + g], r->bits, o % per);
@@ -260,7 +258,6 @@ static nb_status read_quantized(reading *r, nb_error *err)
 {
     nb_linear *l = r->out;
     NB_TRY(find_scheme(r, err));
-    NB_TRY(nb_alloc(&l->codes, (size_t)r->n * r->k, 1, r->prefix, err));
     NB_TRY(nb_alloc(&l->zeros, (size_t)r->n * r->groups, 1, r->prefix, err));
     NB_TRY(nb_alloc(&l->scales, (size_t)r->n * r->groups, sizeof *l->scales, r->prefix, err));
     switch (r->q->method) {
@@ -272,7 +269,7 @@ static nb_status read_quantized(reading *r, nb_error *err)
                        nb_checkpoint_path(r->checkpoint), r->prefix);
     }
     l->weights = (nb_weights){ .kind = r->bits == 4 ? NB_W_INT4 : NB_W_INT8, .n = r->n, .k = r->k, .group = r->group,
-                               .codes = l->codes, .scales = l->scales, .zeros = l->zeros, .g_idx = l->g_idx };
+                               .order = l->weights.order, .words = l->words, .scales = l->scales, .zeros = l->zeros, .g_idx = l->g_idx };
     return NB_OK;
 }
 
@@ -301,13 +298,38 @@ static nb_status read_bias(reading *r, int wanted, nb_error *err)
     return fetch_f32(r, "bias", (uint64_t)r->n, 0, &r->out->bias, err);
 }
 
-nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
-                         int bias_wanted, nb_error *err)
+nb_status nb_linear_read_words(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
+                               int bias_wanted, nb_error *err)
 {
     memset(out, 0, sizeof *out);
     reading   r = { .checkpoint = c, .q = q, .prefix = prefix, .n = n, .k = k, .out = out };
     nb_status status = present(&r, "qweight") || present(&r, "weight_packed") ? read_quantized(&r, err) : read_float(&r, err);
     if (status == NB_OK) status = read_bias(&r, bias_wanted, err);
+    if (status != NB_OK) nb_linear_free(out);
+    return status;
+}
+
+/* Words to bytes. */
+static nb_status unpack(nb_linear *l, const char *what, nb_error *err)
+{
+    nb_weights *w = &l->weights;
+    size_t      n = (size_t)w->n, k = (size_t)w->k;
+    if (!l->words) return NB_OK;
+    NB_TRY(nb_alloc(&l->codes, n * k, 1, what, err));
+    nb_weights_codes(l->codes, k, w, 0, n, 0, k);
+    free(l->words);
+    l->words = NULL;
+    w->words = NULL;
+    w->order = NB_CODES_BYTES;
+    w->codes = l->codes;
+    return NB_OK;
+}
+
+nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
+                         int bias_wanted, nb_error *err)
+{
+    NB_TRY(nb_linear_read_words(out, c, q, prefix, n, k, bias_wanted, err));
+    nb_status status = unpack(out, prefix, err);
     if (status != NB_OK) nb_linear_free(out);
     return status;
 }

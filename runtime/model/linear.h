@@ -9,6 +9,7 @@
 typedef struct {
     nb_weights weights; /* points into the arrays below */
     void      *data;
+    uint32_t  *words;
     uint8_t   *codes, *zeros;
     float     *scales;
     int32_t   *g_idx;
@@ -21,6 +22,9 @@ typedef struct {
  * missing.  bias_wanted: 1 must be there, 0 must not, -1 either. */
 nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
                          int bias_wanted, nb_error *err);
+/* The same with the codes left as the words of the checkpoint, for who packs them. */
+nb_status nb_linear_read_words(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
+                               int bias_wanted, nb_error *err);
 void      nb_linear_free(nb_linear *l);
 
 #endif
