@@ -34,16 +34,6 @@ nb_status nb_vector_load(float **out_d, const nb_model *model, const char *name,
     return status;
 }
 
-nb_status nb_matrix_load(nb_matrix *out, float **bias_d, const nb_model *model, const char *prefix, int n, int k, nb_error *err)
-{
-    nb_linear l;
-    NB_TRY(nb_linear_read(&l, model->checkpoint, &model->config.quant, prefix, n, k, bias_d ? 1 : 0, err));
-    nb_status status = model->ops.pack(&model->ops, out, &l.weights, 1, err);
-    if (status == NB_OK && bias_d) status = nb_vector_upload(bias_d, &model->ops, l.bias, (size_t)n, prefix, err);
-    nb_linear_free(&l);
-    return status;
-}
-
 void nb_layer_release(const nb_ops *ops, nb_layer *l)
 {
     ops->free(ops, l->input_norm);
@@ -130,20 +120,53 @@ nb_status nb_layer_read(const nb_model *model, int layer, float *input_norm, flo
     return status;
 }
 
+nb_status nb_layer_vectors(nb_layer *out, const nb_model *model, int layer, nb_error *err)
+{
+    char name[128];
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", layer);
+    NB_TRY(nb_vector_load(&out->input_norm, model, name, model->config.hidden, err));
+    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", layer);
+    return nb_vector_load(&out->post_norm, model, name, model->config.hidden, err);
+}
+
+void nb_layer_list(nb_layer *out, const nb_config *c, int layer, nb_load list[NB_LAYER_LOADS])
+{
+    int q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    struct {
+        nb_matrix  *to;
+        float     **bias_d;
+        const char *name;
+        int         k;
+        struct {
+            const char *name;
+            int         n;
+        } part[3];
+    } matrices[NB_LAYER_LOADS] = {
+        { &out->qkv, &out->qkv_bias, "self_attn.qkv", c->hidden, { { "self_attn.q_proj", q }, { "self_attn.k_proj", kv }, { "self_attn.v_proj", kv } } },
+        { &out->o, NULL, "self_attn.o", q, { { "self_attn.o_proj", c->hidden } } },
+        { &out->gate_up, NULL, "mlp.gate_up", c->hidden, { { "mlp.gate_proj", c->intermediate }, { "mlp.up_proj", c->intermediate } } },
+        { &out->down, NULL, "mlp.down", c->intermediate, { { "mlp.down_proj", c->hidden } } },
+    };
+    for (int i = 0; i < NB_LAYER_LOADS; i++) {
+        char name[NB_LOAD_NAME];
+        snprintf(name, sizeof name, "model.layers.%d.%s", layer, matrices[i].name);
+        nb_load_init(&list[i], matrices[i].to, matrices[i].bias_d, matrices[i].k, name);
+        for (int p = 0; p < 3 && matrices[i].part[p].name; p++) {
+            snprintf(name, sizeof name, "model.layers.%d.%s", layer, matrices[i].part[p].name);
+            nb_load_part(&list[i], name, matrices[i].part[p].n);
+        }
+    }
+}
+
 nb_status nb_model_load_layer(nb_model *model, int layer, nb_layer *out, nb_error *err)
 {
-    int       hidden = model->config.hidden;
-    nb_linear linears[7];
-    float    *norms;
+    nb_load list[NB_LAYER_LOADS];
+    size_t  bytes = 0;
     memset(out, 0, sizeof *out);
-    NB_TRY(nb_alloc(&norms, 2 * (size_t)hidden, sizeof *norms, "norm weights", err));
-    nb_status status = nb_layer_read(model, layer, norms, norms + hidden, linears, err);
-    if (status == NB_OK) {
-        status = nb_layer_pack(&model->ops, out, &model->config, norms, norms + hidden, linears, err);
-        for (int i = 0; i < 7; i++) nb_linear_free(&linears[i]);
-        if (status != NB_OK) nb_error_within(err, "layer %d", layer);
-    }
-    free(norms);
+    nb_status status = nb_layer_vectors(out, model, layer, err);
+    nb_layer_list(out, &model->config, layer, list);
+    if (status == NB_OK) status = nb_load_all(model, list, NB_LAYER_LOADS, &bytes, err);
+    if (status != NB_OK) nb_layer_release(&model->ops, out);
     return status;
 }
 

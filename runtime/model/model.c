@@ -10,17 +10,6 @@
 #include "runtime/model/rope.h"
 #include "runtime/model/visual.h"
 
-/* A matrix of the vocabulary: embedding or head, float or codes. */
-static nb_status open_table(nb_matrix *out, const nb_model *model, const char *name, nb_error *err)
-{
-    const nb_config *c = &model->config;
-    nb_linear        l;
-    NB_TRY(nb_linear_read(&l, model->checkpoint, &c->quant, name, c->vocab, c->hidden, 0, err));
-    nb_status status = model->ops.pack(&model->ops, out, &l.weights, 1, err);
-    nb_linear_free(&l);
-    return status;
-}
-
 /* A head that is not wanted now will be, when the result is judged. */
 static nb_status check_head(const nb_model *m, nb_error *err)
 {
@@ -29,14 +18,37 @@ static nb_status check_head(const nb_model *m, nb_error *err)
     return m->config.quant.method == NB_QUANT_NONE ? nb_checkpoint_get(m->checkpoint, "lm_head.weight", 2, shape, &e, err) : NB_OK;
 }
 
-static nb_status open_layers(nb_model *m, nb_error *err)
+/* What is in memory of what an open model holds: tables of the vocabulary, the tower, layers. */
+typedef struct {
+    bool embed, head, vision, layers;
+} wanted;
+
+/* A matrix of the vocabulary: embedding or head, float or codes. */
+static nb_load *list_table(nb_load *out, nb_matrix *to, const nb_config *c, const char *name)
 {
-    for (int i = 0; i < m->config.layers; i++) {
-        NB_TRY(nb_model_load_layer(m, i, &m->layers[i], err));
-        const nb_layer *l = &m->layers[i];
-        m->weight_bytes += l->qkv.bytes + l->o.bytes + l->gate_up.bytes + l->down.bytes;
+    nb_load_init(out, to, NULL, c->hidden, name);
+    nb_load_part(out, name, c->vocab);
+    return out + 1;
+}
+
+static nb_status load(nb_model *m, wanted w, nb_error *err)
+{
+    const nb_config *c = &m->config;
+    nb_load         *list, *at;
+    for (int i = 0; w.layers && i < c->layers; i++) NB_TRY(nb_layer_vectors(&m->layers[i], m, i, err));
+    if (w.vision) NB_TRY(nb_vision_new(&m->vision, m, err));
+    NB_TRY(nb_alloc(&list, 2 + nb_vision_loads(c) + (size_t)c->layers * NB_LAYER_LOADS, sizeof *list, "what to load", err));
+    at = list;
+    if (w.embed) at = list_table(at, &m->embed, c, "model.embed_tokens");
+    if (w.head) at = list_table(at, &m->head, c, "lm_head");
+    if (w.vision) {
+        nb_vision_list(m->vision, c, at);
+        at += nb_vision_loads(c);
     }
-    return NB_OK;
+    for (int i = 0; w.layers && i < c->layers; i++, at += NB_LAYER_LOADS) nb_layer_list(&m->layers[i], c, i, at);
+    nb_status status = nb_load_all(m, list, (size_t)(at - list), &m->weight_bytes, err);
+    free(list);
+    return status;
 }
 
 /* A tokenizer of another model would put pictures where this model sees words, and nothing would fail. */
@@ -80,13 +92,10 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     nb_rope_model_frequencies(m->inv_freq, c);
     m->rope_scale = c->yarn ? (float)c->yarn_attention : 1.0f;
     NB_TRY(nb_alloc(&m->layers, (size_t)c->layers, sizeof *m->layers, "layers", err));
-    NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
-    if (!c->tied && !(flags & NB_OPEN_NO_HEAD)) NB_TRY(open_table(&m->head, m, "lm_head", err));
-    if (!c->tied && flags & NB_OPEN_NO_HEAD) NB_TRY(check_head(m, err));
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
-    NB_TRY(nb_vision_open(&m->vision, m, err));
-    m->weight_bytes = m->embed.bytes + m->head.bytes + nb_vision_bytes(m->vision);
-    return flags & NB_OPEN_NO_LAYERS ? NB_OK : open_layers(m, err);
+    if (!c->tied && flags & NB_OPEN_NO_HEAD) NB_TRY(check_head(m, err));
+    wanted w = { .embed = true, .head = !c->tied && !(flags & NB_OPEN_NO_HEAD), .vision = true, .layers = !(flags & NB_OPEN_NO_LAYERS) };
+    return load(m, w, err);
 }
 
 nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err)
@@ -116,10 +125,12 @@ nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops
 
 nb_status nb_model_reload_embedding(nb_model *m, nb_error *err)
 {
-    const nb_config *c = &m->config;
-    if (!m->embed.n) NB_TRY(open_table(&m->embed, m, "model.embed_tokens", err));
-    if (!m->head.n && !c->tied) NB_TRY(open_table(&m->head, m, "lm_head", err));
-    return m->vision ? NB_OK : nb_vision_open(&m->vision, m, err);
+    size_t    before = m->weight_bytes; /* what is back was counted when it was loaded first */
+    wanted    w = { .embed = !m->embed.n, .head = !m->head.n && !m->config.tied, .vision = !m->vision };
+    nb_status status = load(m, w, err);
+    m->weight_bytes = before;
+    if (status != NB_OK) nb_model_drop_embedding(m);
+    return status;
 }
 
 void nb_model_drop_embedding(nb_model *m)

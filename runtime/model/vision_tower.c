@@ -44,10 +44,27 @@ static nb_status open_norm(float **w, float **b, const nb_model *model, const ch
     return nb_vector_load(b, model, name, model->config.v_dim, err);
 }
 
-static nb_status open_block(block *b, const nb_model *model, int i, nb_error *err)
+static nb_status open_norms(block *b, const nb_model *model, int i, nb_error *err)
 {
-    int  d = model->config.v_dim, inner = model->config.v_inner;
     char name[128];
+    snprintf(name, sizeof name, "visual.blocks.%d.norm1", i);
+    NB_TRY(open_norm(&b->norm1_w, &b->norm1_b, model, name, err));
+    snprintf(name, sizeof name, "visual.blocks.%d.norm2", i);
+    return open_norm(&b->norm2_w, &b->norm2_b, model, name, err);
+}
+
+/* A matrix of one part, whose name is its own. */
+static nb_load *list_one(nb_load *out, nb_matrix *to, float **bias_d, const char *name, int n, int k)
+{
+    nb_load_init(out, to, bias_d, k, name);
+    nb_load_part(out, name, n);
+    return out + 1;
+}
+
+static nb_load *list_block(nb_load *out, block *b, const nb_config *c, int i)
+{
+    int  d = c->v_dim, inner = c->v_inner;
+    char name[NB_LOAD_NAME];
     struct {
         const char *name;
         nb_matrix  *m;
@@ -59,60 +76,63 @@ static nb_status open_block(block *b, const nb_model *model, int i, nb_error *er
         { "mlp.fc1", &b->fc1, &b->fc1_bias, inner, d },
         { "mlp.fc2", &b->fc2, &b->fc2_bias, d, inner },
     };
-    snprintf(name, sizeof name, "visual.blocks.%d.norm1", i);
-    NB_TRY(open_norm(&b->norm1_w, &b->norm1_b, model, name, err));
-    snprintf(name, sizeof name, "visual.blocks.%d.norm2", i);
-    NB_TRY(open_norm(&b->norm2_w, &b->norm2_b, model, name, err));
     for (size_t j = 0; j < NB_COUNT(linears); j++) {
         snprintf(name, sizeof name, "visual.blocks.%d.%s", i, linears[j].name);
-        NB_TRY(nb_matrix_load(linears[j].m, linears[j].bias, model, name, linears[j].n, linears[j].k, err));
+        out = list_one(out, linears[j].m, linears[j].bias, name, linears[j].n, linears[j].k);
     }
-    return NB_OK;
+    return out;
 }
 
 /* The convolution's weight [dim, channels, temporal, patch, patch] read as the matrix it is. */
-static nb_status open_patch(nb_vision *v, const nb_model *model, nb_error *err)
+static nb_status read_patch(nb_linear *out, const nb_model *model, const nb_load *l, int part, nb_error *err)
 {
     const nb_config *c = &model->config;
     const nb_entry  *e;
-    const char      *name = "visual.patch_embed.proj.weight";
+    char             name[NB_LOAD_NAME + 8];
     uint64_t shape[5] = { (uint64_t)c->v_dim, (uint64_t)c->v_channels, (uint64_t)c->v_temporal, (uint64_t)c->v_patch, (uint64_t)c->v_patch };
+    snprintf(name, sizeof name, "%s.weight", l->part[part].prefix);
     NB_TRY(nb_checkpoint_get(model->checkpoint, name, 5, shape, &e, err));
     if (e->tensor->dtype != NB_F32 && e->tensor->dtype != NB_BF16 && e->tensor->dtype != NB_F16)
         return nb_fail(err, NB_ERR_INPUT, "%s: tensor '%s' is %s, expected F32, BF16 or F16", nb_safetensors_path(e->file), name,
                        e->tensor->dtype_name);
-    void *data;
-    NB_TRY(nb_entry_read(e, &data, err));
-    nb_weights w = { .kind = NB_W_FLOAT, .n = c->v_dim, .k = patch_width(c), .dtype = e->tensor->dtype, .data = data };
-    nb_status  status = model->ops.pack(&model->ops, &v->patch, &w, 1, err);
-    free(data);
-    return status;
+    NB_TRY(nb_entry_read(e, &out->data, err));
+    out->weights = (nb_weights){ .kind = NB_W_FLOAT, .n = l->part[part].n, .k = l->k, .dtype = e->tensor->dtype, .data = out->data };
+    return NB_OK;
 }
 
-static nb_status open_tower(nb_vision *v, nb_model *model, nb_error *err)
+static nb_status open_vectors(nb_vision *v, const nb_model *model, nb_error *err)
 {
     const nb_config *c = &model->config;
-    int              wide = c->v_dim * c->v_merge * c->v_merge;
     NB_TRY(nb_alloc(&v->blocks, (size_t)c->v_depth, sizeof *v->blocks, "vision blocks", err));
     v->depth = c->v_depth;
     NB_TRY(nb_alloc(&v->inv_freq, (size_t)c->v_head_dim / 4, sizeof *v->inv_freq, "vision frequencies", err));
     nb_rope_frequencies(v->inv_freq, 10000.0, c->v_head_dim / 2);
-    NB_TRY(open_patch(v, model, err));
-    for (int i = 0; i < v->depth; i++) NB_TRY(open_block(&v->blocks[i], model, i, err));
-    NB_TRY(open_norm(&v->ln_w, &v->ln_b, model, "visual.merger.ln_q", err));
-    NB_TRY(nb_matrix_load(&v->merge0, &v->merge0_bias, model, "visual.merger.mlp.0", wide, wide, err));
-    return nb_matrix_load(&v->merge2, &v->merge2_bias, model, "visual.merger.mlp.2", c->v_out, wide, err);
+    for (int i = 0; i < v->depth; i++) NB_TRY(open_norms(&v->blocks[i], model, i, err));
+    return open_norm(&v->ln_w, &v->ln_b, model, "visual.merger.ln_q", err);
 }
 
-nb_status nb_vision_open(nb_vision **out, nb_model *model, nb_error *err)
+nb_status nb_vision_new(nb_vision **out, nb_model *model, nb_error *err)
 {
     NB_TRY(nb_alloc(out, 1, sizeof **out, "vision tower", err));
-    nb_status status = open_tower(*out, model, err);
+    nb_status status = open_vectors(*out, model, err);
     if (status != NB_OK) {
         nb_vision_close(&model->ops, *out);
         *out = NULL;
     }
     return status;
+}
+
+size_t nb_vision_loads(const nb_config *c) { return 4 * (size_t)c->v_depth + 3; }
+
+void nb_vision_list(nb_vision *v, const nb_config *c, nb_load *out)
+{
+    int      wide = c->v_dim * c->v_merge * c->v_merge;
+    nb_load *patch = out;
+    out = list_one(out, &v->patch, NULL, "visual.patch_embed.proj", c->v_dim, patch_width(c));
+    patch->read = read_patch;
+    for (int i = 0; i < v->depth; i++) out = list_block(out, &v->blocks[i], c, i);
+    out = list_one(out, &v->merge0, &v->merge0_bias, "visual.merger.mlp.0", wide, wide);
+    list_one(out, &v->merge2, &v->merge2_bias, "visual.merger.mlp.2", c->v_out, wide);
 }
 
 void nb_vision_close(const nb_ops *ops, nb_vision *v)
@@ -133,14 +153,6 @@ void nb_vision_close(const nb_ops *ops, nb_vision *v)
     free(v->blocks);
     free(v->inv_freq);
     free(v);
-}
-
-size_t nb_vision_bytes(const nb_vision *v)
-{
-    size_t bytes = v->patch.bytes + v->merge0.bytes + v->merge2.bytes;
-    for (int i = 0; i < v->depth; i++)
-        bytes += v->blocks[i].qkv.bytes + v->blocks[i].proj.bytes + v->blocks[i].fc1.bytes + v->blocks[i].fc2.bytes;
-    return bytes;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
