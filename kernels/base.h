@@ -73,6 +73,9 @@ static inline bool nb_add(size_t a, size_t b, size_t *out)
  * bytes.  Free with free(). */
 void *nb_calloc_aligned(size_t count, size_t size);
 
+/* Memory for much data that is about to be written, not zeroed, 64-byte aligned; NULL on lack of memory.  Free with free(). */
+void *nb_alloc_pages(size_t bytes);
+
 /* malloc-family wrappers for arrays: checked product, error text names `what`.  *out is NULL after a failure. */
 nb_status nb_alloc(void *out_pointer, size_t count, size_t size, const char *what, nb_error *err); /* zeroed */
 /* Grow *array (element size `size`) so that it holds at least `need` elements; *capacity is updated. */

@@ -43,8 +43,22 @@ typedef struct {
     int      n, k, group;
     size_t   bytes;    /* of packed storage, for the memory report */
     void    *storage;
+    bool     borrowed; /* the numbers are in memory that somebody else gave and keeps (ops->attach) */
     int32_t *perm;     /* act-order: packed column j is input perm[j]; NULL when trivial */
 } nb_matrix;
+
+/* A packed matrix as plain bytes, which can be kept and read again by a backend with the same layout. */
+typedef struct {
+    nb_wkind       kind;
+    nb_dtype       dtype;
+    int            n, k, group;
+    unsigned       flags;       /* the backend's own */
+    const int32_t *perm;        /* [k] or NULL */
+    const void    *table;       /* the backend's own, small, 4-byte aligned; NULL when table_bytes is 0 */
+    size_t         table_bytes;
+    const void    *bytes;       /* the numbers, 64-byte aligned */
+    size_t         size;
+} nb_matrix_image;
 
 /* Codes of outputs row .. row + rows - 1, inputs first .. first + count - 1, one byte each into out [rows, ld].  first is a
  * multiple of 8. */

@@ -61,6 +61,14 @@ struct nb_ops {
     nb_status (*pack)(const nb_ops *, nb_matrix *out, const nb_weights *parts, int count, nb_error *err);
     void (*release)(const nb_ops *, nb_matrix *m); /* a zeroed matrix is fine */
 
+    /* Keeping packed matrices.  layout names the order of their bytes, at most 31 characters; backends with one name read each
+     * other's images.  A device backend has NULL for all three.  describe: the image points into the matrix.  attach: a matrix
+     * over an image's bytes, which stay where they are, unchanged, until it is released; perm and table are copied.  An image
+     * may come from a damaged file: what could lead out of its bytes is found, and an error of what is wrong with it. */
+    const char *layout;
+    void (*describe)(nb_matrix_image *out, const nb_matrix *m);
+    nb_status (*attach)(const nb_ops *, nb_matrix *out, const nb_matrix_image *from, nb_error *err);
+
     /* y[r, 0..n) = x[r, 0..k) W' + bias  (+ y[r] when add).  bias f32 [n] or NULL.  x and y must not overlap. */
     void (*matmul)(const nb_ops *, float *y_d, size_t ldy, const float *x_d, size_t ldx, size_t rows, const nb_matrix *w,
                    const float *bias_d, bool add);

@@ -21,6 +21,7 @@
 typedef struct {
     nb_common        common;
     nb_compute_flags compute;
+    nb_weight_flags  weights;
     nb_engine_flags  engine;
     nb_strings models, pairs;
     nb_ints    prompts, generates, depths;
@@ -73,6 +74,7 @@ static const nb_arg bench_args[] = {
 
 static const nb_arg_block blocks[] = { { bench_args, NB_COUNT(bench_args), 0 },
                                        { nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute) },
+                                       { nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights) },
                                        { nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine) },
                                        { nb_common_args, NB_COMMON_ARGS, offsetof(options, common) },
                                        { NULL, 0, 0 } };
@@ -284,7 +286,7 @@ static nb_status bench_opened(nb_table *t, const options *o, const test_list *l,
     if (o->probe && s->ops.isa < NB_ISA_LEVELS) NB_TRY(nb_limits_add_level(limits, s->ops.isa, s->pool, err));
     NB_TRY(nb_limits_measure(limits, 0, PROBE_ROUNDS, NULL, err));
     nb_peak_memory_reset();
-    NB_TRY(nb_session_model(s, path, 0, err));
+    NB_TRY(nb_session_model(s, path, &o->weights, err));
     NB_TRY(nb_session_engine(s, &o->engine, l->longest, 1, err));
     NB_TRY(run_tests(results, o, l, s, meter, done, err));
     NB_TRY(nb_limits_measure(limits, 0, PROBE_ROUNDS, NULL, err));

@@ -18,6 +18,7 @@
 typedef struct {
     nb_common         common;
     nb_compute_flags  compute;
+    nb_weight_flags   weights;
     nb_engine_flags   engine;
     nb_media_flags    media;
     nb_sampling_flags sampling;
@@ -40,6 +41,7 @@ static const nb_arg_block blocks[] = {
     {nb_sampling_args, NB_SAMPLING_ARGS, offsetof(options, sampling)},
     {nb_media_args, NB_MEDIA_ARGS, offsetof(options, media)},
     {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)},
+    {nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights)},
     {nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine)},
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
@@ -282,7 +284,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     t.terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     if (opt->system && !(t.system = nb_strdup(opt->system))) return nb_fail(err, NB_ERR_MEMORY, "out of memory");
     nb_status s = nb_session_open(&t.session, &opt->compute, err);
-    if (s == NB_OK) s = nb_session_model(&t.session, opt->model, 0, err);
+    if (s == NB_OK) s = nb_session_model(&t.session, opt->model, &opt->weights, err);
     if (s == NB_OK) s = nb_session_engine(&t.session, &opt->engine, opt->context ? (size_t)opt->context : 32768, 1, err);
     if (s == NB_OK) s = start_over(&t, err);
     if (s == NB_OK && t.terminal) nb_note("ready; /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends");

@@ -21,6 +21,7 @@
 typedef struct {
     nb_common        common;
     nb_compute_flags compute;
+    nb_weight_flags  weights;
     nb_engine_flags  engine;
     nb_media_flags   media;
     nb_strings  models, tasks, fail_if;
@@ -91,6 +92,7 @@ static const nb_arg eval_args[] = {
 static const nb_arg_block blocks[] = { { eval_args, NB_COUNT(eval_args), 0 },
                                        { nb_media_args, NB_MEDIA_ARGS, offsetof(options, media) },
                                        { nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute) },
+                                       { nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights) },
                                        { nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine) },
                                        { nb_common_args, NB_COMMON_ARGS, offsetof(options, common) },
                                        { NULL, 0, 0 } };
@@ -292,7 +294,7 @@ static nb_status open_session(nb_session *s, const options *o, const char *model
 {
     nb_engine_flags engine = o->engine;
     NB_TRY(nb_session_open(s, &o->compute, err));
-    NB_TRY(nb_session_model(s, model, 0, err));
+    NB_TRY(nb_session_model(s, model, &o->weights, err));
     return nb_session_engine(s, &engine, (size_t)o->parallel * 16384, (int)o->parallel, err);
 }
 

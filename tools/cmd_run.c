@@ -19,6 +19,7 @@
 typedef struct {
     nb_common         common;
     nb_compute_flags  compute;
+    nb_weight_flags   weights;
     nb_engine_flags   engine;
     nb_media_flags    media;
     nb_sampling_flags sampling;
@@ -58,6 +59,7 @@ static const nb_arg_block blocks[] = {
     {nb_sampling_args, NB_SAMPLING_ARGS, offsetof(options, sampling)},
     {nb_media_args, NB_MEDIA_ARGS, offsetof(options, media)},
     {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)},
+    {nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights)},
     {nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine)},
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
@@ -353,7 +355,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     int    parallel = opt->messages ? (int)opt->parallel : 1;
     size_t context = opt->context ? (size_t)opt->context : parallel > 2 ? (size_t)parallel * 16384 : 32768;
     if (status == NB_OK) status = nb_session_open(&s, &opt->compute, err);
-    if (status == NB_OK) status = nb_session_model(&s, opt->model, 0, err);
+    if (status == NB_OK) status = nb_session_model(&s, opt->model, &opt->weights, err);
     if (status == NB_OK) status = nb_session_engine(&s, &opt->engine, context, parallel, err);
     if (status == NB_OK) status = nb_stop_status(err);
     if (status == NB_OK) status = opt->messages ? run_many(&s, &b, args, opt, err) : run_one(&s, args, opt, err);

@@ -14,6 +14,7 @@
 typedef struct {
     nb_common        common;
     nb_compute_flags compute;
+    nb_weight_flags  weights;
     nb_engine_flags  engine;
     const char *model, *host, *uds, *api_key_file, *ssl_key, *ssl_cert, *root_path, *local_media, *mm_limit, *mm_kwargs, *draft;
     nb_strings  names, more_models, api_keys, cors_origins;
@@ -109,6 +110,7 @@ static const nb_arg serve_args[] = {
 static const nb_arg_block blocks[] = {
     {serve_args, NB_COUNT(serve_args), 0},
     {nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute)},
+    {nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights)},
     {nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine)},
     {nb_common_args, NB_COMMON_ARGS, offsetof(options, common)},
     {NULL, 0, 0}};
@@ -263,7 +265,7 @@ static nb_status open_model(serving *s, const char *directory, const char *name,
         m->names[m->served.name_count++] = m->own_name;
     }
     NB_TRY(nb_session_open(&m->session, &s->opt->compute, err));
-    NB_TRY(nb_session_model(&m->session, directory, 0, err));
+    NB_TRY(nb_session_model(&m->session, directory, &s->opt->weights, err));
     NB_TRY(service_options(&o, s->opt, m, err));
     fingerprint(m->served.fingerprint, m->session.model);
     NB_TRY(nb_metrics_new(&m->served.metrics, m->names[0], err));

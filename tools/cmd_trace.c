@@ -228,7 +228,7 @@ static nb_status record(const options *opt, nb_error *err)
     if (flags.kv_cache_dtype == 0)
         flags.kv_cache_dtype = 1; /* f32: bf16 keys and values would be the largest difference from elsewhere */
     nb_status status = nb_session_open(&s, &opt->compute, err);
-    if (status == NB_OK) status = nb_session_model(&s, opt->model, 0, err);
+    if (status == NB_OK) status = nb_session_model(&s, opt->model, NULL, err);
     if (status == NB_OK) status = check_layers(opt, s.model, err);
     if (status == NB_OK) status = build_prompt(&prompt, s.model, opt, err);
     if (status == NB_OK) status = nb_session_engine(&s, &flags, prompt.count + 1, 1, err);

@@ -20,6 +20,13 @@ const nb_arg nb_compute_args[NB_COMPUTE_ARGS] = {
      .text = "auto", .group = "Machine", .advanced = true, .transient = true, .help = "where to compute"},
 };
 
+const nb_arg nb_weight_args[NB_WEIGHT_ARGS] = {
+    {.name = "pack-cache", .type = NB_ARG_STRING, .at = offsetof(nb_weight_flags, pack_cache), .metavar = "FILE|DIR",
+     .group = "Machine", .advanced = true, .transient = true,
+     .help = "keep the weights as this machine computes with them in FILE, or in one file per checkpoint in DIR; the next start "
+             "maps it, and processes share its memory"},
+};
+
 const nb_arg nb_engine_args[NB_ENGINE_ARGS] = {
     {.name = "kv-cache-dtype", .aliases = "cache-type", .type = NB_ARG_CHOICE,
      .at = offsetof(nb_engine_flags, kv_cache_dtype), .choices = "auto|f32|bf16", .text = "auto", .group = "Machine",
@@ -171,10 +178,10 @@ nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error
     return NB_OK;
 }
 
-nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags, nb_error *err)
+nb_status nb_session_model(nb_session *s, const char *directory, const nb_weight_flags *flags, nb_error *err)
 {
     double start = nb_seconds();
-    NB_TRY(nb_model_open(&s->model, directory, &s->ops, flags, err));
+    NB_TRY(nb_model_open_packed(&s->model, directory, &s->ops, flags ? flags->pack_cache : NULL, err));
     s->open_s = nb_seconds() - start;
     char bytes[32], took[32];
     nb_human_bytes(bytes, (double)s->model->weight_bytes);

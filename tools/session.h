@@ -15,6 +15,13 @@ typedef struct {
 enum { NB_COMPUTE_ARGS = 2 };
 extern const nb_arg nb_compute_args[NB_COMPUTE_ARGS];
 
+/* --pack-cache */
+typedef struct {
+    const char *pack_cache; /* NULL: none */
+} nb_weight_flags;
+enum { NB_WEIGHT_ARGS = 1 };
+extern const nb_arg nb_weight_args[NB_WEIGHT_ARGS];
+
 /* --kv-cache-dtype auto|f32|bf16 (auto: bf16), --prefill-chunk */
 typedef struct {
     int     kv_cache_dtype;
@@ -74,8 +81,8 @@ typedef struct {
 
 /* Pool and operation table (NIBBLE_ISA lowers the level).  device cuda is refused in a build without the GPU backend. */
 nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error *err);
-/* Open a checkpoint directory; its notes are printed as warnings.  flags: nb_model_open's. */
-nb_status nb_session_model(nb_session *s, const char *directory, unsigned flags, nb_error *err);
+/* Open a checkpoint directory; its notes are printed as warnings.  flags NULL: no pack cache. */
+nb_status nb_session_model(nb_session *s, const char *directory, const nb_weight_flags *flags, nb_error *err);
 nb_dtype  nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags); /* what --kv-cache-dtype comes to */
 /* max_tokens, max_sequences: 0 for the engine's own. */
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);

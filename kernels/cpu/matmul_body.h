@@ -461,6 +461,9 @@ static void fill(nb_ops *ops)
 {
     ops->pack = nb_packed_new;
     ops->release = nb_panels_free;
+    ops->layout = NB_PANELS_LAYOUT;
+    ops->describe = nb_panels_describe;
+    ops->attach = nb_panels_attach;
     ops->embed = nb_packed_embed;
     ops->matmul = matmul;
 }

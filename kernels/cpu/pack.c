@@ -8,15 +8,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/packed.h"
 
-enum {
-    HUGE_PAGE = 2 << 20,
-    PANELS = 8, /* that a thread fills together */
-};
+enum { PANELS = 8 }; /* that a thread fills together */
 
 static size_t round_up(size_t value, size_t multiple)
 {
@@ -110,17 +106,6 @@ static bool lay_out_bytes(nb_matrix *m, nb_packed *p)
     if (!nb_add(data, p->data_offset, &data) || !nb_add(data, 63, &data)) return false;
     p->panel_bytes = data / 64 * 64;
     return nb_mul((size_t)p->panels, p->panel_bytes, &m->bytes);
-}
-
-/* Large matrices on 2 MB pages: a decode step reads gigabytes once, and half of the time of a 4 KB page is its
- * translation.  What does not fill the last of them stays on small pages: rounded up, a model of many matrices would take
- * some percent more.  Failing advice is no failure.  The memory is not zeroed: every byte is written by fill_panels. */
-static void *allocate(size_t bytes)
-{
-    if (bytes < (size_t)HUGE_PAGE) return aligned_alloc(64, bytes); /* bytes: a multiple of 64 */
-    void *memory = aligned_alloc(HUGE_PAGE, bytes);
-    if (memory) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-    return memory;
 }
 
 /* ---- filling ------------------------------------------------------------- */
@@ -378,6 +363,12 @@ static void fill_panels(void *context, size_t item, int thread)
 
 /* ---- pack and release ------------------------------------------------------ */
 
+static void add_tables(nb_matrix *m)
+{
+    const nb_packed *p = m->storage;
+    m->bytes += sizeof *p + (size_t)p->blocks * sizeof *p->block + (m->perm ? (size_t)m->k * sizeof *m->perm : 0);
+}
+
 static nb_status build(const nb_ops *ops, nb_matrix *m, const nb_weights *parts, int count, nb_error *err)
 {
     nb_packed *p;
@@ -394,12 +385,12 @@ static nb_status build(const nb_ops *ops, nb_matrix *m, const nb_weights *parts,
         p->half_scales = atomic_load(&call.exact);
         for (int i = 0; i < count; i++) p->has_zeros = p->has_zeros || parts[i].zeros;
     }
-    p->bytes = lay_out_bytes(m, p) ? allocate(m->bytes) : NULL;
+    p->bytes = lay_out_bytes(m, p) ? nb_alloc_pages(m->bytes) : NULL; /* fill_panels writes every byte */
     if (!p->bytes) return nb_fail(err, NB_ERR_MEMORY, "no memory for a packed matrix [%d, %d]", m->n, m->k);
     nb_parallel(ops->pool, (panels + PANELS - 1) / PANELS, fill_panels, &call);
     if (atomic_load(&call.no_memory))
         return nb_fail(err, NB_ERR_MEMORY, "no memory to sort the columns of a matrix [%d, %d]", m->n, m->k);
-    m->bytes += sizeof *p + (size_t)p->blocks * sizeof *p->block + (m->perm ? (size_t)m->k * sizeof *m->perm : 0);
+    add_tables(m);
     return NB_OK;
 }
 
@@ -412,13 +403,114 @@ nb_status nb_packed_new(const nb_ops *ops, nb_matrix *out, const nb_weights *par
     return status;
 }
 
+/* ---- images ------------------------------------------------------------------ */
+
+enum { HALF_SCALES = 1, HAS_ZEROS = 2, KNOWN_FLAGS = 3 };
+
+void nb_panels_describe(nb_matrix_image *out, const nb_matrix *m)
+{
+    const nb_packed *p = m->storage;
+    *out = (nb_matrix_image){ .kind = m->kind, .dtype = m->dtype, .n = m->n, .k = m->k, .group = m->group, .perm = m->perm,
+                       .flags = (p->half_scales ? HALF_SCALES : 0u) | (p->has_zeros ? HAS_ZEROS : 0u), .table = p->block,
+                       .table_bytes = (size_t)p->blocks * sizeof *p->block, .bytes = p->bytes,
+                       .size = (size_t)p->panels * p->panel_bytes };
+}
+
+/* Inputs of each group, [groups], as the blocks of an image have them; false when they are not those of one matrix. */
+static bool count_blocks(int32_t *count, int groups, const nb_matrix_image *from)
+{
+    const nb_block *block = from->table;
+    int64_t         left = from->k;
+    memset(count, 0, (size_t)groups * sizeof *count);
+    for (size_t b = 0; b < from->table_bytes / sizeof *block; b++) {
+        if (block[b].group < 0 || block[b].group >= groups || block[b].length <= 0 || block[b].length > left) return false;
+        count[block[b].group] += block[b].length;
+        left -= block[b].length;
+    }
+    return left == 0;
+}
+
+/* The order of columns that an image gives is one: each of them once. */
+static nb_status copy_order(nb_matrix *m, const nb_matrix_image *from, nb_error *err)
+{
+    uint8_t *seen;
+    bool     good = true;
+    if (!from->perm) return NB_OK;
+    NB_TRY(nb_alloc(&m->perm, (size_t)m->k, sizeof *m->perm, "the order of the columns", err));
+    NB_TRY(nb_alloc(&seen, (size_t)m->k, 1, "the order of the columns", err));
+    memcpy(m->perm, from->perm, (size_t)m->k * sizeof *m->perm);
+    for (int i = 0; i < m->k && good; i++) {
+        int32_t column = m->perm[i];
+        good = column >= 0 && column < m->k && !seen[column];
+        if (good) seen[column] = 1;
+    }
+    free(seen);
+    return good ? NB_OK : nb_fail(err, NB_ERR_INPUT, "its columns are not each there once");
+}
+
+/* The blocks of an image must be those that its groups are cut into. */
+static nb_status copy_blocks(nb_packed *p, const nb_matrix_image *from, int32_t *count, nb_error *err)
+{
+    bool    ints = from->kind != NB_W_FLOAT;
+    int     multiple = ints ? NB_VECTOR_INPUTS : 1;
+    int64_t padded_k;
+    bool    good = from->table_bytes % sizeof *p->block == 0 && count_blocks(count, p->groups, from);
+    p->blocks = good ? cut_blocks(NULL, count, p->groups, multiple, &padded_k) : 0;
+    if (!good || (size_t)p->blocks * sizeof *p->block != from->table_bytes)
+        return nb_fail(err, NB_ERR_INPUT, "its blocks of inputs do not make up its %d inputs", from->k);
+    if ((ints ? 2 * padded_k + 8 * (int64_t)p->blocks : 4 * padded_k) > NB_PREPARED_ROW_BYTES)
+        return nb_fail(err, NB_ERR_UNSUPPORTED, "%d inputs are more than the CPU kernels take", from->k);
+    NB_TRY(nb_alloc(&p->block, (size_t)p->blocks, sizeof *p->block, "the blocks of a matrix", err));
+    cut_blocks(p->block, count, p->groups, multiple, &padded_k);
+    p->padded_k = (int)padded_k;
+    return memcmp(p->block, from->table, from->table_bytes) == 0
+               ? NB_OK
+               : nb_fail(err, NB_ERR_INPUT, "its blocks of inputs are not those of its groups");
+}
+
+static nb_status attach(nb_matrix *m, const nb_matrix_image *from, nb_error *err)
+{
+    bool       ints = from->kind == NB_W_INT4 || from->kind == NB_W_INT8;
+    nb_packed *p;
+    int32_t   *count;
+    if ((!ints && from->kind != NB_W_FLOAT) || from->n <= 0 || from->n > INT_MAX - NB_PANEL || from->k <= 0 ||
+        from->k > NB_PREPARED_ROW_BYTES ||
+        (ints ? from->group <= 0 : from->dtype != NB_F32 && from->dtype != NB_BF16 && from->dtype != NB_F16) ||
+        from->flags & ~(unsigned)KNOWN_FLAGS || (!ints && (from->perm || from->flags)))
+        return nb_fail(err, NB_ERR_INPUT, "it describes no matrix");
+    *m = (nb_matrix){ .kind = from->kind, .dtype = from->dtype, .n = from->n, .k = from->k, .group = from->group, .borrowed = true };
+    NB_TRY(nb_alloc(&m->storage, 1, sizeof *p, "a packed matrix", err));
+    p = m->storage;
+    p->half_scales = from->flags & HALF_SCALES;
+    p->has_zeros = from->flags & HAS_ZEROS;
+    p->groups = ints ? (int)(((int64_t)m->k + m->group - 1) / m->group) : 1;
+    NB_TRY(nb_alloc(&count, (size_t)p->groups, sizeof *count, "the groups of a matrix", err));
+    nb_status status = copy_blocks(p, from, count, err);
+    free(count);
+    if (status == NB_OK) status = copy_order(m, from, err);
+    if (status != NB_OK) return status;
+    if (!lay_out_bytes(m, p) || m->bytes != from->size || (uintptr_t)from->bytes % 64)
+        return nb_fail(err, NB_ERR_INPUT, "its size is not that of a packed matrix [%d, %d]", m->n, m->k);
+    p->bytes = (uint8_t *)from->bytes; /* only read */
+    add_tables(m);
+    return NB_OK;
+}
+
+nb_status nb_panels_attach(const nb_ops *ops, nb_matrix *out, const nb_matrix_image *from, nb_error *err)
+{
+    *out = (nb_matrix){ 0 };
+    nb_status status = attach(out, from, err);
+    if (status != NB_OK) nb_panels_free(ops, out);
+    return status;
+}
+
 void nb_panels_free(const nb_ops *ops, nb_matrix *m)
 {
     (void)ops;
     nb_packed *p = m->storage;
     if (p) {
         free(p->block);
-        free(p->bytes);
+        if (!m->borrowed) free(p->bytes);
         free(p);
     }
     free(m->perm);

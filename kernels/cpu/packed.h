@@ -77,8 +77,11 @@ static inline const uint8_t *nb_packed_data(const nb_packed *w, size_t panel, co
     return w->bytes + panel * w->panel_bytes + w->data_offset + (size_t)b->first * w->input_bytes;
 }
 
-/* pack.c: ops->pack and ops->release */
+/* pack.c: ops->pack, release, describe and attach.  The name of the order changes with what this file draws. */
+#define NB_PANELS_LAYOUT "panels of 16, 1"
 nb_status nb_packed_new(const nb_ops *ops, nb_matrix *out, const nb_weights *parts, int count, nb_error *err);
+void      nb_panels_describe(nb_matrix_image *out, const nb_matrix *m);
+nb_status nb_panels_attach(const nb_ops *ops, nb_matrix *out, const nb_matrix_image *from, nb_error *err);
 void      nb_panels_free(const nb_ops *ops, nb_matrix *m);
 
 /* pack_rows.c: ops->embed, one row out of a panel, exactly the dequantised numbers */

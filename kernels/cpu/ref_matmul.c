@@ -78,8 +78,27 @@ static nb_status pack(const nb_ops *ops, nb_matrix *out, const nb_weights *parts
 static void release(const nb_ops *ops, nb_matrix *m)
 {
     (void)ops;
-    free(m->storage);
+    if (!m->borrowed) free(m->storage);
     *m = (nb_matrix){ 0 };
+}
+
+static void describe(nb_matrix_image *out, const nb_matrix *m)
+{
+    *out = (nb_matrix_image){ .kind = m->kind, .dtype = m->dtype, .n = m->n, .k = m->k, .group = m->group, .bytes = m->storage, .size = m->bytes };
+}
+
+static nb_status attach(const nb_ops *ops, nb_matrix *out, const nb_matrix_image *from, nb_error *err)
+{
+    size_t size = sizeof(float);
+    (void)ops;
+    *out = (nb_matrix){ 0 };
+    if (from->n <= 0 || from->k <= 0 || from->flags || from->perm || from->table_bytes)
+        return nb_fail(err, NB_ERR_INPUT, "it describes no matrix");
+    if (!nb_mul(size, (size_t)from->n, &size) || !nb_mul(size, (size_t)from->k, &size) || size != from->size || (uintptr_t)from->bytes % 64)
+        return nb_fail(err, NB_ERR_INPUT, "its size is not that of a matrix [%d, %d]", from->n, from->k);
+    *out = (nb_matrix){ .kind = from->kind, .dtype = from->dtype, .n = from->n, .k = from->k, .group = from->group, .bytes = size,
+                        .storage = (void *)from->bytes, .borrowed = true };
+    return NB_OK;
 }
 
 /* ---- matmul ---------------------------------------------------------------- */
@@ -130,6 +149,9 @@ void nb_ref_fill_matmul(nb_ops *ops)
 {
     ops->pack = pack;
     ops->release = release;
+    ops->layout = "rows of f32, 1";
+    ops->describe = describe;
+    ops->attach = attach;
     ops->matmul = matmul;
     ops->embed = embed;
 }

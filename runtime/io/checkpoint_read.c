@@ -90,7 +90,7 @@ nb_status nb_entry_read(const nb_entry *e, void **out, nb_error *err)
 {
     const nb_tensor *t = e->tensor;
     *out               = NULL;
-    void *bytes        = t->bytes < SIZE_MAX ? malloc(t->bytes ? (size_t)t->bytes : 1) : NULL;
+    void *bytes        = t->bytes < SIZE_MAX ? nb_alloc_pages((size_t)t->bytes) : NULL;
     if (!bytes)
         return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for the %llu bytes of tensor '%.200s'",
                        nb_safetensors_path(e->file), (unsigned long long)t->bytes, t->name);

@@ -188,24 +188,33 @@ static nb_status create_temporary(int *fd, char **name, const char *folder, cons
     return nb_fail(err, NB_ERR_IO, "%s: cannot find a free temporary name in folder '%s'", path, folder);
 }
 
+nb_status nb_new_file_open(nb_new_file *f, const char *path, nb_error *err)
+{
+    *f = (nb_new_file){.fd = -1, .path = path, .folder = nb_path_folder(path)};
+    if (!f->folder) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for its folder's name", path);
+    nb_status status = create_temporary(&f->fd, &f->name, f->folder, path, err);
+    if (status != NB_OK) free(f->folder);
+    return status;
+}
+
+nb_status nb_new_file_close(nb_new_file *f, nb_status status, nb_error *err)
+{
+    nb_status finished = finish(f->fd, f->path, status == NB_OK ? err : NULL);
+    if (status == NB_OK) status = finished;
+    if (status == NB_OK && rename(f->name, f->path) != 0)
+        status = nb_fail(err, NB_ERR_IO, "%s: cannot be replaced: %s", f->path, strerror(errno));
+    if (status != NB_OK) unlink(f->name);
+    if (status == NB_OK) status = nb_fsync_folder(f->folder, err);
+    free(f->name);
+    free(f->folder);
+    return status;
+}
+
 nb_status nb_file_write_atomic(const char *path, const void *data, size_t n, nb_error *err)
 {
-    char *folder = nb_path_folder(path), *name;
-    if (!folder) return nb_fail(err, NB_ERR_MEMORY, "%s: no memory for its folder's name", path);
-    int       fd;
-    nb_status status = create_temporary(&fd, &name, folder, path, err);
-    if (status == NB_OK) {
-        status             = nb_write_all(fd, data, n, path, err);
-        nb_status finished = finish(fd, path, status == NB_OK ? err : NULL);
-        if (status == NB_OK) status = finished;
-        if (status == NB_OK && rename(name, path) != 0)
-            status = nb_fail(err, NB_ERR_IO, "%s: cannot be replaced: %s", path, strerror(errno));
-        if (status != NB_OK) unlink(name);
-    }
-    if (status == NB_OK) status = nb_fsync_folder(folder, err);
-    free(name);
-    free(folder);
-    return status;
+    nb_new_file f;
+    NB_TRY(nb_new_file_open(&f, path, err));
+    return nb_new_file_close(&f, nb_write_all(f.fd, data, n, path, err), err);
 }
 
 nb_status nb_file_copy(const char *from, const char *to, nb_error *err)

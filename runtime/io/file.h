@@ -16,6 +16,18 @@ char     *nb_path_join(const char *a, const char *b);
 /* The folder of a path ("." when it has none).  malloc'd. */
 char     *nb_path_folder(const char *path);
 
+/* A file that is written piece by piece (nb_write_all to fd) and then stands at path whole, or not at all: a unique temporary
+ * name in the same folder, fsync, rename over path, fsync of the folder. */
+typedef struct {
+    int         fd;
+    char       *name, *folder; /* the temporary name */
+    const char *path;          /* the caller's */
+} nb_new_file;
+nb_status nb_new_file_open(nb_new_file *f, const char *path, nb_error *err);
+/* status: how the writing went.  Unless that and all of the rest is well the temporary file is removed, and what stood at path
+ * is untouched (or, when only the last fsync failed, replaced whole).  Returns the first failure. */
+nb_status nb_new_file_close(nb_new_file *f, nb_status status, nb_error *err);
+
 /* Write to a unique temporary name in the same folder, fsync, rename over path, fsync the folder.  On any failure the
  * temporary file is gone and what stood at path is untouched (or, when only the last fsync failed, replaced whole). */
 nb_status nb_file_write_atomic(const char *path, const void *data, size_t n, nb_error *err);

@@ -298,6 +298,12 @@ static nb_status read_bias(reading *r, int wanted, nb_error *err)
     return fetch_f32(r, "bias", (uint64_t)r->n, 0, &r->out->bias, err);
 }
 
+nb_status nb_linear_read_bias(nb_linear *out, const nb_checkpoint *c, const char *prefix, int n, nb_error *err)
+{
+    memset(out, 0, sizeof *out);
+    return read_bias(&(reading){ .checkpoint = c, .prefix = prefix, .n = n, .out = out }, 1, err);
+}
+
 nb_status nb_linear_read_words(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
                                int bias_wanted, nb_error *err)
 {

@@ -25,6 +25,8 @@ nb_status nb_linear_read(nb_linear *out, const nb_checkpoint *c, const nb_quant_
 /* The same with the codes left as the words of the checkpoint, for who packs them. */
 nb_status nb_linear_read_words(nb_linear *out, const nb_checkpoint *c, const nb_quant_config *q, const char *prefix, int n, int k,
                                int bias_wanted, nb_error *err);
+/* The bias alone, which must be there. */
+nb_status nb_linear_read_bias(nb_linear *out, const nb_checkpoint *c, const char *prefix, int n, nb_error *err);
 void      nb_linear_free(nb_linear *l);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/model/pack_cache.h"
 #include "runtime/model/parts.h"
 #include "runtime/model/rope.h"
 #include "runtime/model/visual.h"
@@ -47,6 +48,7 @@ static nb_status load(nb_model *m, wanted w, nb_error *err)
     }
     for (int i = 0; w.layers && i < c->layers; i++, at += NB_LAYER_LOADS) nb_layer_list(&m->layers[i], c, i, at);
     nb_status status = nb_load_all(m, list, (size_t)(at - list), &m->weight_bytes, err);
+    if (status == NB_OK && m->packs) nb_pack_cache_save(m->packs, &m->notes); /* names are those of the list */
     free(list);
     return status;
 }
@@ -70,7 +72,7 @@ static nb_status check_special_tokens(const nb_model *m, const char *directory, 
     return NB_OK;
 }
 
-static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
+static nb_status open_model(nb_model *m, unsigned flags, const char *pack_cache, nb_error *err)
 {
     nb_config  *c = &m->config;
     const char *directory = nb_checkpoint_path(m->checkpoint);
@@ -95,10 +97,12 @@ static nb_status open_model(nb_model *m, unsigned flags, nb_error *err)
     NB_TRY(nb_vector_load(&m->norm, m, "model.norm.weight", c->hidden, err));
     if (!c->tied && flags & NB_OPEN_NO_HEAD) NB_TRY(check_head(m, err));
     wanted w = { .embed = true, .head = !c->tied && !(flags & NB_OPEN_NO_HEAD), .vision = true, .layers = !(flags & NB_OPEN_NO_LAYERS) };
+    if (pack_cache) NB_TRY(nb_pack_cache_open(&m->packs, pack_cache, m->checkpoint, &m->ops, &m->notes, err));
     return load(m, w, err);
 }
 
-nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err)
+static nb_status open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, const char *pack_cache,
+                                 nb_error *err)
 {
     nb_status status = nb_alloc(out, 1, sizeof **out, "model", err);
     if (status != NB_OK) {
@@ -107,12 +111,25 @@ nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, co
     }
     (*out)->ops = *ops;
     (*out)->checkpoint = checkpoint;
-    status = open_model(*out, flags, err);
+    status = open_model(*out, flags, pack_cache, err);
     if (status != NB_OK) {
         nb_model_close(*out);
         *out = NULL;
     }
     return status;
+}
+
+nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err)
+{
+    return open_checkpoint(out, checkpoint, ops, flags, NULL, err);
+}
+
+nb_status nb_model_open_packed(nb_model **out, const char *directory, const nb_ops *ops, const char *pack_cache, nb_error *err)
+{
+    nb_checkpoint *checkpoint;
+    *out = NULL;
+    NB_TRY(nb_checkpoint_open(&checkpoint, directory, err));
+    return open_checkpoint(out, checkpoint, ops, 0, pack_cache, err);
 }
 
 nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err)
@@ -150,6 +167,7 @@ void nb_model_close(nb_model *m)
     ops->release(ops, &m->embed);
     ops->release(ops, &m->head);
     ops->free(ops, m->norm);
+    nb_pack_cache_close(m->packs); /* behind the matrices over its bytes */
     nb_tokenizer_close(m->tokenizer);
     nb_checkpoint_close(m->checkpoint);
     nb_buf_free(&m->notes);

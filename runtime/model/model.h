@@ -21,6 +21,7 @@ typedef struct {
 } nb_layer;
 
 typedef struct nb_vision nb_vision;
+typedef struct nb_pack_cache nb_pack_cache;
 
 typedef struct {
     nb_config            config;
@@ -37,6 +38,7 @@ typedef struct {
     float               *inv_freq;     /* [head_dim / 2] host */
     float                rope_scale;   /* yarn attention factor, 1 otherwise */
     size_t               weight_bytes; /* packed storage of everything */
+    nb_pack_cache       *packs;        /* whose bytes matrices may be; NULL: none */
     nb_buf               notes;        /* warnings gathered while opening, one line each */
 } nb_model;
 
@@ -46,6 +48,9 @@ enum {
 };
 
 nb_status nb_model_open(nb_model **out, const char *directory, const nb_ops *ops, unsigned flags, nb_error *err);
+/* The same, all of it, with packed matrices kept in a file (pack_cache.h): mapped when it has them, else written after packing.
+ * pack_cache: the file or a folder; NULL: none. */
+nb_status nb_model_open_packed(nb_model **out, const char *directory, const nb_ops *ops, const char *pack_cache, nb_error *err);
 /* The same from a checkpoint that is already open (its tensors may have edits); it belongs to the model from now on, and is
  * closed when this fails. */
 nb_status nb_model_open_checkpoint(nb_model **out, nb_checkpoint *checkpoint, const nb_ops *ops, unsigned flags, nb_error *err);
