@@ -375,6 +375,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     nb_meter       meter;
     nb_buf         out = { 0 };
     NB_TRY(check(o, args, err));
+    NB_TRY(nb_weight_check(&o->weights, (size_t)o->models.count, err));
     nb_meter_start(&meter, "bench");
     nb_status status = o->roofline ? bench_roofline(&t, o, args, &meter, err)
                        : o->kernels ? bench_kernels(&t, o, args, &meter, err)

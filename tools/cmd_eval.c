@@ -376,6 +376,7 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     evaluation     e = { .opt = o };
     nb_eval_row   *rows;
     (void)args;
+    NB_TRY(nb_weight_check(&o->weights, (size_t)o->models.count, err));
     NB_TRY(nb_alloc(&rows, (size_t)o->models.count, sizeof *rows, "results", err));
     nb_status status = plan(&e, err);
     if (status == NB_OK) status = choose_server(&e, err);

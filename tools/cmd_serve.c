@@ -276,6 +276,7 @@ static nb_status open_model(serving *s, const char *directory, const char *name,
 
 static nb_status open_models(serving *s, nb_error *err)
 {
+    NB_TRY(nb_weight_check(&s->opt->weights, 1 + (size_t)s->opt->more_models.count, err));
     NB_TRY(open_model(s, s->opt->model, NULL, err));
     for (int i = 0; i < s->opt->more_models.count; i++) {
         char       *text = (char *)s->opt->more_models.items[i]; /* the list is ours; cut in two in place */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "runtime/io/file.h"
 #include "tools/cli/output.h"
 #include "tools/cli/stop.h"
 #include "tools/session.h"
@@ -82,6 +83,13 @@ const nb_arg nb_sampling_args[NB_SAMPLING_ARGS] = {
     {.name = "ignore-eos", .type = NB_ARG_BOOL, .at = offsetof(nb_sampling_flags, ignore_eos), .text = "false",
      .group = "Generation", .advanced = true, .help = "go on after the end token, up to -n"},
 };
+
+nb_status nb_weight_check(const nb_weight_flags *flags, size_t models, nb_error *err)
+{
+    if (!flags->pack_cache || models < 2 || nb_is_directory(flags->pack_cache)) return NB_OK;
+    return nb_fail(err, NB_ERR_ARGUMENT, "--pack-cache %s: a file is of one model, and there are %zu: name a folder that is there",
+                   flags->pack_cache, models);
+}
 
 void nb_sampling_apply(nb_generate_options *out, const nb_sampling_flags *flags, const nb_args *args,
                        const nb_generation_config *checkpoint)

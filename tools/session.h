@@ -21,6 +21,8 @@ typedef struct {
 } nb_weight_flags;
 enum { NB_WEIGHT_ARGS = 1 };
 extern const nb_arg nb_weight_args[NB_WEIGHT_ARGS];
+/* A file is of one model: with more of them a folder is needed. */
+nb_status nb_weight_check(const nb_weight_flags *flags, size_t models, nb_error *err);
 
 /* --kv-cache-dtype auto|f32|bf16 (auto: bf16), --prefill-chunk */
 typedef struct {
