@@ -20,6 +20,7 @@
 typedef struct {
     nb_common        common;
     nb_compute_flags compute;
+    nb_weight_flags  weights;
     nb_engine_flags  engine;
     const char *model, *input, *output, *name, *local_media;
     int64_t     parallel, kv_tokens, max_model_len, min_pixels, max_pixels, media_timeout;
@@ -58,6 +59,7 @@ static const nb_arg batch_args[] = {
 
 static const nb_arg_block blocks[] = { { batch_args, NB_COUNT(batch_args), 0 },
                                        { nb_compute_args, NB_COMPUTE_ARGS, offsetof(options, compute) },
+                                       { nb_weight_args, NB_WEIGHT_ARGS, offsetof(options, weights) },
                                        { nb_engine_args, NB_ENGINE_ARGS, offsetof(options, engine) },
                                        { nb_common_args, NB_COMMON_ARGS, offsetof(options, common) },
                                        { NULL, 0, 0 } };
@@ -320,7 +322,7 @@ static nb_status open_service(batch *b, nb_error *err)
                              .limits = { .min_pixels = o->min_pixels, .max_pixels = o->max_pixels },
                              .media = { .root = o->local_media, .offline = o->offline, .max_bytes = o->media_max_bytes, .timeout_s = (int)o->media_timeout } };
     NB_TRY(nb_session_open(&b->session, &o->compute, err));
-    NB_TRY(nb_session_model(&b->session, o->model, 0, err));
+    NB_TRY(nb_session_model(&b->session, o->model, &o->weights, err));
     s.engine.kv_type = nb_session_kv_type(&b->session, &o->engine);
     NB_TRY(nb_metrics_new(&b->metrics, b->name, err));
     return nb_service_start(&b->service, b->session.model, &s, b->metrics, err);
