@@ -27,16 +27,16 @@ cold() { for file; do dd "if=$file" iflag=nocache count=0 status=none; done; }
 echo "| start | opened after | packed weights and KV | peak memory | ratio |"
 echo "|---|---|---|---|---|"
 for model; do
-    name=$(basename "$model")
+    of=$(basename "$model")
     cat "$model"/*.safetensors > /dev/null
-    start "$name, warm" "$model"
-    start "$name, warm" "$model"
+    start "$of, warm" "$model"
+    start "$of, warm" "$model"
     cold "$model"/*.safetensors
-    start "$name, cold" "$model"
-    start "$name, the cache is written" "$model" --pack-cache "$dir/packs"
-    start "$name, mapped, warm" "$model" --pack-cache "$dir/packs"
-    start "$name, mapped, warm" "$model" --pack-cache "$dir/packs"
+    start "$of, cold" "$model"
+    start "$of, the cache is written" "$model" --pack-cache "$dir/packs"
+    start "$of, mapped, warm" "$model" --pack-cache "$dir/packs"
+    start "$of, mapped, warm" "$model" --pack-cache "$dir/packs"
     cold "$dir/packs" "$model"/*.safetensors
-    start "$name, mapped, cold" "$model" --pack-cache "$dir/packs"
+    start "$of, mapped, cold" "$model" --pack-cache "$dir/packs"
     rm -f "$dir/packs"
 done
