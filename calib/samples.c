@@ -296,8 +296,7 @@ static nb_status copy_states(nb_samples *out, const nb_samples *s, size_t hidden
     return out->spool ? nb_spool_finish(out->spool, err) : NB_OK;
 }
 
-nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, const char *spool, int spool_level,
-                          nb_error *err)
+static void begin_twin(nb_samples *out, const nb_samples *s)
 {
     *out = *s;
     out->twin = true;
@@ -305,9 +304,22 @@ nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *
     out->spool = NULL;
     out->by_source = NULL;
     out->source_count = 0;
-    nb_status status = spool ? nb_spool_new(&out->spool, spool, spool_level, 0, err)
-                             : nb_alloc(&out->hidden, s->count, sizeof *out->hidden, "hidden states", err);
+}
+
+nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err)
+{
+    begin_twin(out, s);
+    out->spool = to;
+    nb_status status = to ? NB_OK : nb_alloc(&out->hidden, s->count, sizeof *out->hidden, "hidden states", err);
     if (!status) status = copy_states(out, s, (size_t)model->config.hidden, err);
+    if (status) nb_samples_free(out);
+    return status;
+}
+
+nb_status nb_samples_twin_adopt(nb_samples *out, const nb_samples *s, const nb_model *model, nb_spool *from, bool keep, nb_error *err)
+{
+    begin_twin(out, s);
+    nb_status status = nb_samples_adopt(out, model, from, keep, err);
     if (status) nb_samples_free(out);
     return status;
 }

@@ -84,8 +84,10 @@ nb_status nb_samples_load(nb_samples *out, const nb_model *model, const nb_sampl
 /* What was not embedded while loading. */
 nb_status nb_samples_embed(nb_samples *s, const nb_model *model, nb_error *err);
 /* The same conversations with hidden states of their own, copies of those of s as they are now; it must go before s does.
- * spool: folder for the states; NULL: in memory. */
-nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, const char *spool, int spool_level, nb_error *err);
+ * to: an empty spool for the states, which becomes the set's own even when this fails; NULL: in memory. */
+nb_status nb_samples_twin(nb_samples *out, const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err);
+/* ... or with those that a spool holds, as nb_samples_adopt takes them. */
+nb_status nb_samples_twin_adopt(nb_samples *out, const nb_samples *s, const nb_model *model, nb_spool *from, bool keep, nb_error *err);
 void      nb_samples_free(nb_samples *s); /* zeroes it */
 /* Write the hidden states as the next generation of another spool, complete. */
 nb_status nb_samples_save(const nb_samples *s, const nb_model *model, nb_spool *to, nb_error *err);

@@ -207,6 +207,18 @@ void nb_journal_close(nb_journal *j, bool done)
     free(j);
 }
 
+nb_status nb_journal_remove(const char *folder, nb_error *err)
+{
+    static const char *const inner[] = {"original", "judge-original", "judge-quantized"};
+    nb_status                status = NB_OK;
+    for (size_t i = 0; i < NB_COUNT(inner) && !status; i++) {
+        char *path = nb_path_join(folder, inner[i]);
+        status = path ? nb_remove_folder(path, err) : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", folder);
+        free(path);
+    }
+    return status ? status : nb_remove_folder(folder, err);
+}
+
 nb_status nb_journal_look(nb_journal_info *out, const char *folder, nb_error *err)
 {
     nb_journal_text text = {0};

@@ -4,6 +4,8 @@
  *     command.json    the command, so that `nibble resume` can repeat it
  *     lock            who works on it now
  *     hidden-N.spool  hidden states (spool.h), when they are kept there
+ *     original/       those of the original model's stream, with asymmetric calibration
+ *     judge-...       those of the two models that are being compared
  */
 #ifndef NB_JOURNAL_H
 #define NB_JOURNAL_H
@@ -27,6 +29,8 @@ typedef struct {
 typedef struct {
     size_t        layer; /* whose inputs they are */
     nb_spool_mark mark;
+    bool          twin;  /* the original stream is on disk too; without, layer is 0, where both are the same */
+    nb_spool_mark original;
 } nb_states_record;
 
 /* Makes the folder when it is missing and locks it; somebody else's lock is an error that says whose.  Lines after the first damaged
@@ -59,6 +63,8 @@ nb_status nb_journal_forget(nb_journal *j, size_t layer, int sites, nb_error *er
 nb_status nb_journal_committing(nb_journal *j, const char *partial, nb_error *err);
 /* Removes it when the job is done or has nothing to go on from. */
 void      nb_journal_close(nb_journal *j, bool done);
+/* Removes the folder of a job with all that any run left in it. */
+nb_status nb_journal_remove(const char *folder, nb_error *err);
 
 /* What a job folder says, without touching it. */
 typedef struct {

@@ -4,7 +4,8 @@
  *     {"is":"--bits","value":"4"}                          what must not change
  *     {"layer":3,"site":0,"bytes":...,"hash":...,...}      the matrices of a site of the layer that is worked on
  *     {"layer":3,"bytes":...,"hash":...,...}               a layer; replaces its sites
- *     {"hidden":4,"generation":5,...}                      the inputs of layer 4 are in a spool
+ *     {"hidden":4,"generation":5,...}                      the inputs of layer 4 are in a spool, with "original_generation" and so on
+ *                                                          those of the original stream in another
  *     {"committing":...}                                   the result is complete and about to get its name
  *
  * Numbers of 64 bits are 16 hexadecimal digits: JSON's own numbers are doubles.
@@ -110,16 +111,32 @@ static nb_status take_layer(nb_journal_text *t, const cJSON *o, uint64_t start, 
     return NB_OK;
 }
 
+/* The fields of a mark, by name, with the prefix that the original stream's have. */
+typedef struct {
+    const char *name[2];
+    size_t      at; /* in nb_spool_mark */
+} mark_field;
+static const mark_field mark_fields[] = {
+    {{"generation", "original_generation"}, offsetof(nb_spool_mark, generation)}, {{"bytes", "original_bytes"}, offsetof(nb_spool_mark, bytes)},
+    {{"samples", "original_samples"}, offsetof(nb_spool_mark, samples)}, {{"chunk", "original_chunk"}, offsetof(nb_spool_mark, chunk)},
+    {{"hash", "original_hash"}, offsetof(nb_spool_mark, hash)}};
+
+static bool get_mark(const cJSON *o, nb_spool_mark *mark, bool original)
+{
+    for (size_t i = 0; i < NB_COUNT(mark_fields); i++)
+        if (!get_hex(nb_json_find(o, mark_fields[i].name[original]), (uint64_t *)((char *)mark + mark_fields[i].at))) return false;
+    return true;
+}
+
 static bool take_states(nb_journal_text *t, const cJSON *o)
 {
-    nb_states_record r;
+    nb_states_record r = {0};
     double           layer;
-    bool good = get_number(nb_json_find(o, "hidden"), &layer) && layer >= 0 && layer <= (double)t->layer_count &&
-                get_hex(nb_json_find(o, "generation"), &r.mark.generation) && get_hex(nb_json_find(o, "bytes"), &r.mark.bytes) &&
-                get_hex(nb_json_find(o, "samples"), &r.mark.samples) && get_hex(nb_json_find(o, "chunk"), &r.mark.chunk) &&
-                get_hex(nb_json_find(o, "hash"), &r.mark.hash);
+    bool good = get_number(nb_json_find(o, "hidden"), &layer) && layer >= 0 && layer <= (double)t->layer_count && get_mark(o, &r.mark, false);
     if (!good) return false;
     r.layer = (size_t)layer;
+    r.twin = nb_json_find(o, mark_fields[0].name[true]) != NULL;
+    if (r.twin && !get_mark(o, &r.original, true)) return false;
     t->states = r;
     t->has_states = true;
     return true;
@@ -223,15 +240,18 @@ void nb_journal_put_layer(nb_buf *out, const nb_layer_record *r, size_t layer, i
     end_line(out, from);
 }
 
+static void put_mark(nb_buf *out, const nb_spool_mark *mark, bool original)
+{
+    for (size_t i = 0; i < NB_COUNT(mark_fields); i++)
+        put_hex(out, mark_fields[i].name[original], *(const uint64_t *)((const char *)mark + mark_fields[i].at));
+}
+
 void nb_journal_put_states(nb_buf *out, const nb_states_record *r)
 {
     size_t from = out->size;
     nb_buf_printf(out, "{\"hidden\":%zu", r->layer);
-    put_hex(out, "generation", r->mark.generation);
-    put_hex(out, "bytes", r->mark.bytes);
-    put_hex(out, "samples", r->mark.samples);
-    put_hex(out, "chunk", r->mark.chunk);
-    put_hex(out, "hash", r->mark.hash);
+    put_mark(out, &r->mark, false);
+    if (r->twin) put_mark(out, &r->original, true);
     end_line(out, from);
 }
 

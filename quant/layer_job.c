@@ -69,6 +69,7 @@ static nb_status take_sites(nb_layer_work *l, nb_error *err)
         free(l->f.w[i]);
         l->f.w[i] = NULL;
     }
+    nb_resume_report_sites(l->job);
     for (int site = 0; site < sites; site++)
         NB_TRY(nb_job_step(l->job, err, "step %d of layer %d of %d, which is finished", site + 1, l->index + 1,
                            l->job->model->config.layers));
@@ -77,21 +78,22 @@ static nb_status take_sites(nb_layer_work *l, nb_error *err)
 
 bool nb_layer_job_by_sites(const nb_job *job)
 {
-    return job->options.method == NB_METHOD_GPTQ && job->options.true_sequential && !job->options.asym;
+    const nb_quantize_options *o = &job->options;
+    return o->asym || o->method == NB_METHOD_AWQ_GPTQ || (o->method == NB_METHOD_GPTQ && o->true_sequential);
 }
 
 static nb_status solve_layer(nb_layer_work *l, nb_error *err)
 {
     const nb_quantize_options *o = &l->job->options;
     bool smooth = o->method == NB_METHOD_AWQ || o->method == NB_METHOD_AWQ_GPTQ;
-    bool last = l->index == l->job->model->config.layers - 1, by_sites = nb_layer_job_by_sites(l->job);
-    bool sequential = by_sites || o->asym || o->method == NB_METHOD_AWQ_GPTQ;
+    bool last = l->index == l->job->model->config.layers - 1, sequential = nb_layer_job_by_sites(l->job);
     bool rtn = o->method == NB_METHOD_RTN;
     bool keep_float = !rtn && !last && !o->propagate_quantized && !l->job->artifact;
-    l->keep_source = sequential && keep_float;
+    bool aside = o->asym || (smooth && sequential && keep_float); /* the float layer is run after AWQ has scaled it */
+    l->keep_source = sequential && keep_float && !aside;
     start_float(l, l->now);
-    if (o->asym) NB_TRY(nb_layer_pack(&l->job->model->ops, &l->original, &l->job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
-    if (smooth || (!rtn && !sequential)) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float, err));
+    if (aside) NB_TRY(nb_layer_pack(&l->job->model->ops, &l->original, &l->job->model->config, l->f.norm[0], l->f.norm[1], l->now, err));
+    if (smooth || (!rtn && !sequential)) NB_TRY(nb_layer_watch(l, NB_SITE_QKV, NB_SITE_DOWN, keep_float && !sequential, err));
     if (smooth && nb_ranks_mine() == 0) NB_TRY(nb_layer_smooth(l, err));
     NB_TRY(take_sites(l, err));
     for (int site = l->job->sites; site < NB_SITES; site++) {
@@ -103,11 +105,12 @@ static nb_status solve_layer(nb_layer_work *l, nb_error *err)
         NB_TRY(nb_layer_solve(l, (nb_site)site, err));
         NB_TRY(nb_layer_write_site(l, (nb_site)site, err));
         nb_moment start = nb_moment_now();
-        if (by_sites && site < NB_SITES - 1) NB_TRY(nb_resume_record_site(l->job, l->index, site, l->f.source_hash, err));
+        if (sequential && site < NB_SITES - 1) NB_TRY(nb_resume_record_site(l->job, l->index, site, l->f.source_hash, err));
         nb_job_spent(l->job, NB_PHASE_WRITE, start, 0);
     }
     if (o->asym && !last) NB_TRY(nb_samples_layer(&l->job->original, l->job->model, &l->original, NULL, true, err));
-    if (sequential && keep_float) {
+    if (sequential && keep_float && aside) NB_TRY(nb_samples_layer(&l->job->samples, l->job->model, &l->original, NULL, true, err));
+    if (l->keep_source) {
         nb_linear source[NB_LINEARS];
         start_float(l, source);
         NB_TRY(nb_layer_run(l, source, 0, true, err));
@@ -190,7 +193,7 @@ nb_status nb_layer_job_run(nb_job *job, int layer, nb_error *err)
     for (int i = 0; i < NB_LINEARS && !status; i++)
         snprintf(nb_layer_matrix(l, i)->name, sizeof nb_layer_matrix(l, i)->name, "%s", l->f.name[i]);
     if (!status) status = solve_layer(l, err);
-    if (job->options.asym) nb_layer_release(&job->model->ops, &l->original);
+    nb_layer_release(&job->model->ops, &l->original);
     for (int site = 0; site < NB_SITES; site++) free(l->scale[site]);
     for (int i = 0; i < NB_LINEARS; i++) {
         nb_codes_free(&l->codes[i]);

@@ -20,7 +20,7 @@ typedef struct {
     nb_gptq_factor *factor;           /* of the site that is being solved; NULL: not needed, or not yet */
     bool           keep_source;       /* the float layer is run again after it was solved */
     float         *scale[NB_SITES];   /* [k] what AWQ divided the inputs of a site by; NULL: nothing */
-    nb_layer       original;          /* packed, for asymmetric calibration */
+    nb_layer       original;          /* packed, when it is run beside or after the one that is changed */
 } nb_layer_work;
 
 nb_matrix_report *nb_layer_matrix(nb_layer_work *l, int linear);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "calib/ranks.h"
 #include "quant/config_out.h"
@@ -136,15 +135,6 @@ static const char *data_name(const nb_samples_options *data)
     return data->path ? data->path : data->sources[0].path;
 }
 
-/* A spool of the original stream lies inside the other's folder. */
-static nb_status make_twin(nb_job *job, nb_error *err)
-{
-    const nb_samples_options *o = &job->options.data;
-    job->original_spool = o->spool ? nb_path_join(o->spool, "original") : NULL;
-    if (o->spool && !job->original_spool) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", o->spool);
-    return nb_samples_twin(&job->original, &job->samples, job->model, job->original_spool, o->spool_level, err);
-}
-
 /* Statistics in the place of data: of this model, and with the weights that are asked for. */
 static nb_status open_artifact(nb_job *job, nb_error *err)
 {
@@ -201,7 +191,6 @@ static nb_status load_samples(nb_job *job, nb_error *err)
     nb_status loaded = nb_resume_load(job, err);
     if (loaded == NB_ERR_STOPPED) nb_error_within(err, "%s", job->options.out_dir);
     NB_TRY(loaded);
-    if (job->options.asym) NB_TRY(make_twin(job, err));
     uint64_t counts[3 + 2 * NB_MODALITIES] = {job->samples.hash, job->samples.count, job->samples.tokens};
     memcpy(counts + 3, job->samples.by_modality, sizeof job->samples.by_modality);
     memcpy(counts + 3 + NB_MODALITIES, job->samples.counted, sizeof job->samples.counted);
@@ -266,9 +255,7 @@ static nb_status finish(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
     const nb_quantized         q = {.original = job->model, .writer = job->writer, .report = job->report};
-    nb_samples_free(&job->original);
-    if (job->samples.spool) nb_spool_discard(job->samples.spool); /* its folder is the judge's now */
-    nb_samples_free(&job->samples);
+    nb_resume_drop_states(job);
     return o->finish ? o->finish(o->finish_context, &q, err) : NB_OK;
 }
 
@@ -327,9 +314,6 @@ nb_status nb_quantize(const nb_ops *ops, const nb_quantize_options *options, nb_
     if (job.writer && keep && (nb_journal_layers(job.journal) || nb_journal_sites(job.journal))) nb_writer_keep(job.writer);
     nb_lane_free(job.reader);
     nb_writer_free(job.writer);
-    nb_samples_free(&job.original);
-    if (job.original_spool) rmdir(job.original_spool); /* a run that was killed had made it */
-    free(job.original_spool);
     nb_resume_close(&job, keep);
     nb_artifact_close(job.artifact);
     nb_choice_free(&job.choice);

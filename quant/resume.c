@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "quant/config_out.h"
@@ -173,6 +174,12 @@ static void take_report(nb_job *job, int layer, const nb_layer_record *r, int fi
     }
 }
 
+void nb_resume_report_sites(nb_job *job)
+{
+    for (int site = 0; job->journal && site < job->sites; site++)
+        take_report(job, job->finished, nb_journal_site(job->journal, site), nb_site_first[site], nb_site_count[site]);
+}
+
 static nb_status find_layers(nb_job *job, nb_error *err)
 {
     int recorded = (int)nb_journal_layers(job->journal);
@@ -222,21 +229,40 @@ nb_status nb_resume_find(nb_job *job, nb_error *err)
 
 /* ---- hidden states ------------------------------------------------------------------------------------------------- */
 
-/* Where states that are in memory are saved. */
-static nb_status open_saver(nb_job *job, nb_error *err)
+/* With asymmetric calibration there are two streams of states, which are of use only together.  Those of the original model lie in a
+ * folder inside the other's. */
+static nb_status name_original(nb_job *job, nb_error *err)
 {
-    const nb_quantize_options *o = &job->options;
-    if (job->saver || o->save_states <= 0) return NB_OK;
-    NB_TRY(nb_spool_new(&job->saver, nb_journal_folder(job->journal), o->data.spool_level, o->data.spool_chunk, err));
-    nb_spool_keep(job->saver);
+    const char *within = job->options.data.spool ? job->options.data.spool : job->journal ? nb_journal_folder(job->journal) : NULL;
+    if (!job->options.asym || !within) return NB_OK;
+    job->original_folder = nb_path_join(within, "original");
+    return job->original_folder ? NB_OK : nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", within);
+}
+
+/* Where states that are in memory are saved. */
+static nb_status open_saver(nb_spool **saver, const nb_job *job, const char *folder, nb_error *err)
+{
+    if (*saver) return NB_OK;
+    NB_TRY(nb_spool_new(saver, folder, job->options.data.spool_level, job->options.data.spool_chunk, err));
+    nb_spool_keep(*saver);
     return NB_OK;
 }
 
 static bool room_to_save(const nb_job *job)
 {
     struct statvfs fs;
-    double         need = (double)job->samples.tokens * job->model->config.hidden * sizeof(float) + ROOM;
+    double         streams = job->original.count ? 2 : 1;
+    double         need = streams * (double)job->samples.tokens * job->model->config.hidden * sizeof(float) + ROOM;
     return statvfs(nb_journal_folder(job->journal), &fs) == 0 && (double)fs.f_bavail * (double)fs.f_frsize >= need;
+}
+
+static nb_status save_both(nb_job *job, nb_error *err)
+{
+    NB_TRY(open_saver(&job->saver, job, nb_journal_folder(job->journal), err));
+    NB_TRY(nb_samples_save(&job->samples, job->model, job->saver, err));
+    if (!job->original.count) return NB_OK;
+    NB_TRY(open_saver(&job->original_saver, job, job->original_folder, err));
+    return nb_samples_save(&job->original, job->model, job->original_saver, err);
 }
 
 /* States in memory to disk.  *saved is false where the disk does not take them. */
@@ -247,13 +273,14 @@ static nb_status save_from_memory(nb_job *job, bool *saved, nb_error *err)
     if (job->options.save_states <= 0) return NB_OK;
     if (!room_to_save(job)) {
         nb_fail(&why, NB_ERR_IO, "%s: too little room", nb_journal_folder(job->journal));
-    } else if (open_saver(job, &why) == NB_OK && nb_samples_save(&job->samples, job->model, job->saver, &why) == NB_OK) {
+    } else if (save_both(job, &why) == NB_OK) {
         *saved = true;
         return NB_OK;
     }
     nb_buf_printf(&job->report->run_notes, "hidden states are not saved for a resumed run, which will take longer: %s\n", why.text);
     nb_spool_free(job->saver);
-    job->saver = NULL;
+    nb_spool_free(job->original_saver);
+    job->saver = job->original_saver = NULL;
     job->options.save_states = 0; /* once is enough */
     return nb_buf_status(&job->report->run_notes, "notes", err);
 }
@@ -261,17 +288,19 @@ static nb_status save_from_memory(nb_job *job, bool *saved, nb_error *err)
 /* The inputs of job->states are the samples' states: on disk, and written down. */
 static nb_status record_states(nb_job *job, nb_error *err)
 {
-    nb_spool *spool = job->samples.spool;
+    nb_spool *spool = job->samples.spool, *original = job->original.spool;
     bool      saved = true;
-    if (job->options.asym) return NB_OK; /* a second stream goes with them, which is made again */
     if (!spool) {
         NB_TRY(save_from_memory(job, &saved, err));
         spool = job->saver;
+        original = job->original_saver;
     }
     if (!saved) return NB_OK;
-    const nb_states_record r = {.layer = (size_t)job->states, .mark = nb_spool_marked(spool)};
+    nb_states_record r = {.layer = (size_t)job->states, .mark = nb_spool_marked(spool), .twin = job->original.count > 0};
+    if (r.twin) r.original = nb_spool_marked(original);
     NB_TRY(nb_journal_add_states(job->journal, &r, err));
     nb_spool_settle(spool);
+    if (r.twin) nb_spool_settle(original);
     return NB_OK;
 }
 
@@ -286,33 +315,44 @@ static nb_status load_anew(nb_job *job, nb_error *err)
     return job->samples.spool || media ? record_states(job, err) : NB_OK;
 }
 
-/* The states that the journal speaks of, or *spool = NULL. */
-static nb_status recover_states(nb_spool **spool, nb_job *job, nb_error *err)
+/* The states of a mark, or *spool = NULL. */
+static nb_status recover(nb_spool **spool, nb_job *job, const char *folder, const nb_spool_mark *mark, nb_error *err)
 {
-    const nb_quantize_options *o = &job->options;
-    const nb_states_record    *r = job->journal ? nb_journal_states(job->journal) : NULL;
-    nb_buf                     why = {0};
-    *spool = NULL;
-    if (!r || o->asym) return NB_OK;
-    nb_status status = nb_spool_recover(spool, o->data.spool ? o->data.spool : nb_journal_folder(job->journal), o->data.spool_level,
-                                        o->data.spool_chunk, &r->mark, &why, err);
+    const nb_samples_options *o = &job->options.data;
+    nb_buf                    why = {0};
+    nb_status                 status = nb_spool_recover(spool, folder, o->spool_level, o->spool_chunk, mark, &why, err);
     if (!status && why.size) {
         nb_buf_printf(&job->report->run_notes, "hidden states of an earlier run are not used, but computed again: %s\n", why.data);
         nb_spool_free(*spool);
         *spool = NULL;
+    } else if (!status) {
+        nb_spool_keep(*spool);
     }
     nb_buf_free(&why);
     return status;
 }
 
-nb_status nb_resume_load(nb_job *job, nb_error *err)
+/* The states that the journal speaks of, all of them, or *spool = NULL.  *original = NULL: the same as *spool. */
+static nb_status recover_states(nb_spool **spool, nb_spool **original, nb_job *job, nb_error *err)
+{
+    const nb_quantize_options *o = &job->options;
+    const nb_states_record    *r = job->journal ? nb_journal_states(job->journal) : NULL;
+    *spool = *original = NULL;
+    if (!r || (o->asym && !r->twin && r->layer)) return NB_OK;
+    NB_TRY(recover(spool, job, o->data.spool ? o->data.spool : nb_journal_folder(job->journal), &r->mark, err));
+    if (!o->asym || !r->twin) return NB_OK;
+    nb_status status = recover(original, job, job->original_folder, &r->original, err);
+    if (!status && *spool && *original) return NB_OK;
+    nb_spool **half = *spool ? spool : original; /* of no use alone */
+    if (*half && !status) nb_spool_discard(*half);
+    nb_spool_free(*half);
+    *spool = *original = NULL;
+    return status;
+}
+
+static nb_status load_recovered(nb_job *job, nb_spool *spool, nb_error *err)
 {
     nb_samples_options *data = &job->options.data;
-    nb_spool           *spool;
-    data->embed = true; /* pictures of all samples at once can be larger than everything else */
-    NB_TRY(recover_states(&spool, job, err));
-    if (!spool) return load_anew(job, err);
-    nb_spool_keep(spool);
     data->known = true;
     nb_status status = nb_samples_load(&job->samples, job->model, data, err);
     if (!status) status = nb_resume_check_data(job, err);
@@ -322,13 +362,48 @@ nb_status nb_resume_load(nb_job *job, nb_error *err)
     return status;
 }
 
+/* The original stream: recovered with the other, or, before the first layer, its copy. */
+static nb_status make_twin(nb_job *job, nb_spool *original, nb_error *err)
+{
+    const nb_samples_options *o = &job->options.data;
+    nb_spool                 *spool = NULL;
+    if (original) {
+        nb_status status = nb_samples_twin_adopt(&job->original, &job->samples, job->model, original, o->spool != NULL, err);
+        if (job->original.spool != original) job->original_saver = original;
+        return status;
+    }
+    if (o->spool) NB_TRY(nb_spool_new(&spool, job->original_folder, o->spool_level, o->spool_chunk, err));
+    NB_TRY(nb_samples_twin(&job->original, &job->samples, job->model, spool, err));
+    if (spool && job->journal) nb_spool_keep(spool);
+    return NB_OK;
+}
+
+nb_status nb_resume_load(nb_job *job, nb_error *err)
+{
+    nb_samples_options *data = &job->options.data;
+    nb_spool           *spool, *original;
+    data->embed = true; /* pictures of all samples at once can be larger than everything else */
+    if (job->finished == job->model->config.layers) { /* only what they are is asked for */
+        data->known = true;
+        NB_TRY(nb_samples_load(&job->samples, job->model, data, err));
+        return nb_resume_check_data(job, err);
+    }
+    NB_TRY(name_original(job, err));
+    NB_TRY(recover_states(&spool, &original, job, err));
+    nb_status status = spool ? load_recovered(job, spool, err) : load_anew(job, err);
+    if (!status && job->options.asym) return make_twin(job, original, err);
+    nb_spool_free(original);
+    return status;
+}
+
 nb_status nb_resume_replay(nb_job *job, nb_error *err)
 {
     const nb_quantize_options *o = &job->options;
     int                        layers = job->model->config.layers, again = job->finished - job->states;
     if (job->finished || job->sites || job->states) {
         char text[200];
-        int  n = snprintf(text, sizeof text, "goes on at layer %d of %d", job->finished + 1, layers);
+        int  n = job->finished == layers ? snprintf(text, sizeof text, "goes on after the last of %d layers", layers)
+                                         : snprintf(text, sizeof text, "goes on at layer %d of %d", job->finished + 1, layers);
         if (job->sites) n += snprintf(text + n, sizeof text - (size_t)n, ", of which %d of %d steps are finished", job->sites, NB_SITES);
         if (o->method != NB_METHOD_RTN && job->finished < layers)
             snprintf(text + n, sizeof text - (size_t)n, again ? "; %d finished layer%s run again" : "; its inputs are on disk", again,
@@ -384,12 +459,28 @@ nb_status nb_resume_committing(nb_job *job, nb_error *err)
     return job->journal ? nb_journal_committing(job->journal, nb_writer_partial(job->writer), err) : NB_OK;
 }
 
-void nb_resume_close(nb_job *job, bool keep)
+static void free_states(nb_job *job, bool keep)
 {
-    if (!keep && job->samples.spool) nb_spool_discard(job->samples.spool);
-    if (!keep && job->saver) nb_spool_discard(job->saver);
+    nb_spool *all[] = {job->samples.spool, job->original.spool, job->saver, job->original_saver};
+    for (size_t i = 0; i < NB_COUNT(all) && !keep; i++)
+        if (all[i]) nb_spool_discard(all[i]);
+    nb_samples_free(&job->original);
     nb_samples_free(&job->samples);
     nb_spool_free(job->saver);
+    nb_spool_free(job->original_saver);
+    job->saver = job->original_saver = NULL;
+    if (job->original_folder) rmdir(job->original_folder); /* a run that was killed had made it */
+}
+
+void nb_resume_drop_states(nb_job *job)
+{
+    free_states(job, false);
+}
+
+void nb_resume_close(nb_job *job, bool keep)
+{
+    free_states(job, keep);
+    free(job->original_folder);
     nb_journal_close(job->journal, !keep);
     free(job->plain_hash);
 }

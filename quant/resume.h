@@ -16,14 +16,19 @@ nb_status nb_resume_check_plain(nb_job *job, nb_error *err);
 nb_status nb_resume_check_choice(nb_job *job, nb_error *err);
 /* Which layers and sites are whole on disk, and made from what the model still holds: job->finished, job->sites. */
 nb_status nb_resume_find(nb_job *job, nb_error *err);
-/* The samples, with hidden states from disk where they are: job->states.  Instead of nb_samples_load and nb_samples_embed. */
+/* The samples, with hidden states from disk where they are: job->states.  Instead of nb_samples_load and nb_samples_embed, and, for
+ * asymmetric calibration, of nb_samples_twin.  Without states when all layers are finished. */
 nb_status nb_resume_load(nb_job *job, nb_error *err);
+/* No layer will need the hidden states any more. */
+void      nb_resume_drop_states(nb_job *job);
 /* What the data is, from its hash; with an artifact, from what that was made of. */
 nb_status nb_resume_check_data(const nb_job *job, nb_error *err);
 /* Run the finished layers that the hidden states have not seen. */
 nb_status nb_resume_replay(nb_job *job, nb_error *err);
 /* A layer that was found unfinished is read: are its matrices those that its finished sites were made from? */
 nb_status nb_resume_same_source(nb_job *job, int layer, const uint64_t source[NB_LINEARS], nb_error *err);
+/* What was reported of the sites of this layer that an earlier run finished: finding AWQ's scales again reports anew. */
+void      nb_resume_report_sites(nb_job *job);
 /* A site or a layer was written: bring it to disk and write it down, and perhaps the hidden states. */
 nb_status nb_resume_record_site(nb_job *job, int layer, int site, const uint64_t source[NB_LINEARS], nb_error *err);
 nb_status nb_resume_record_layer(nb_job *job, int layer, const uint64_t source[NB_LINEARS], nb_error *err);

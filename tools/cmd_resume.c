@@ -78,7 +78,7 @@ static nb_status find_job(char **out, const char *name, nb_error *err)
     else if (holds_journal(beside))
         *out = realpath(beside, NULL);
     else if (nb_is_directory(result) && nb_is_directory(beside))
-        s = nb_remove_folder(beside, err);
+        s = nb_journal_remove(beside, err);
     else
         s = nb_fail(err, NB_ERR_INPUT, "%s: there is no job to resume (no journal.jsonl in it, nor in %s)", name, beside);
     if (s == NB_OK && !*out) nb_note("%s was complete; what its job had left is removed", result);
@@ -173,7 +173,7 @@ static nb_status finish(const char *folder, const job *j, nb_error *err)
     char *partial = NULL;
     if (asprintf(&partial, "%s.partial", j->out) < 0) return nb_fail(err, NB_ERR_MEMORY, "%s: out of memory", folder);
     nb_status s = nb_remove_folder(partial, err); /* an old result that this one replaced */
-    if (s == NB_OK) s = nb_remove_folder(folder, err);
+    if (s == NB_OK) s = nb_journal_remove(folder, err);
     free(partial);
     if (s == NB_OK) nb_note("%s was complete; what its job had left is removed", j->out);
     return s;

@@ -62,17 +62,33 @@ ends
 "$nibble" resume elsewhere >/dev/null 2>said || fail "resume of --job"
 [ "$(hash out)" = "$want" ] || fail "other bytes after --job"
 [ ! -e elsewhere ] || fail "left behind"
-# With asymmetric calibration (the default effort) a job goes on from whole layers, and both streams are made again.
+# With asymmetric calibration (the default effort) a job goes on from a step of a layer with both streams of hidden states.
 rm -r out
-"$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 8 --method gptq --out out >/dev/null 2>said || fail "effort 1"
+effort_1() {
+    "$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 8 --method gptq --spool out.job --out out >/dev/null 2>said &
+    job=$!
+}
+effort_1
+ends
+[ $code = 0 ] || fail "effort 1"
 want=$(hash out)
 rm -r out
-"$nibble" quantize "$demo/model" --data "$demo/calib/chat.jsonl" --samples 8 --method gptq --out out >/dev/null 2>said & job=$!
-wait_for '"layer":2,"bytes"'
+effort_1
+wait_for '"layer":2,"site":1'
 kill -KILL $job
 ends
-"$nibble" resume out >/dev/null 2>said || fail "resume at effort 1"
+"$nibble" resume out >/dev/null 2>said & job=$!
+# While judging: hidden states of both models are in the job's folder, and what goes on judges again, and only that.
+n=0; until [ -e out.job/judge-quantized ] || [ $n = 6000 ]; do sleep 0.002; n=$((n + 1)); done
+kill -KILL $job
+ends
+grep -q 'goes on at layer [34] of 6.*; its inputs are on disk' said || fail "resume at effort 1 goes on elsewhere"
+[ -e out.job/judge-original ] && [ ! -e out ] || fail "not killed while judging"
+[ "$(echo out*)" = "out.job out.partial" ] || fail "beside the job lies something: $(echo out*)"
+"$nibble" resume out >/dev/null 2>said || fail "resume of judging"
+grep -q 'goes on after the last of 6 layers' said || fail "layers were run again to be judged"
 [ "$(hash out)" = "$want" ] || fail "other bytes at effort 1"
+[ ! -e out.job ] && [ ! -e out.partial ] || fail "left behind at effort 1"
 code=0; "$nibble" resume out >/dev/null 2>said || code=$?
 [ $code = 5 ] && grep -q 'there is no job to resume' said || fail "resume of nothing: $code"
 "$nibble" plan "$demo/model" --data "$demo/calib/chat.jsonl" --out planned > plan

@@ -127,8 +127,7 @@ static void make_ready(void)
     if (old_dir) copy_folder(old_dir, path);
 }
 
-/* Is there anything in WORK but RESULT and, when they may be there, its .job and .partial, and the spool of the original that judging has
- * beside the job? */
+/* Is there anything in WORK but RESULT and, when they may be there, its .job and .partial? */
 static bool leftovers(bool job, char what[PATH])
 {
     bool found = false;
@@ -136,8 +135,7 @@ static bool leftovers(bool job, char what[PATH])
     for (const struct dirent *e; dir && !found && (e = readdir(dir));) {
         size_t n = strlen(result);
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !strcmp(e->d_name, result)) continue;
-        bool known = !strncmp(e->d_name, result, n) && (!strcmp(e->d_name + n, ".job") || !strcmp(e->d_name + n, ".job.original") ||
-                                                          !strcmp(e->d_name + n, ".partial"));
+        bool known = !strncmp(e->d_name, result, n) && (!strcmp(e->d_name + n, ".job") || !strcmp(e->d_name + n, ".partial"));
         if (job && known) continue;
         snprintf(what, PATH, "%s", e->d_name);
         found = true;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every call that changes a file goes wrong in turn, and then a job of 6 layers is killed 200 times at random moments: the bytes are those
-# of an undisturbed run each time.
+# Every call that changes a file goes wrong in turn, and then jobs of 6 layers are killed 300 times at random moments, 200 of them at the
+# default effort and while there is a judge: the bytes are those of an undisturbed run each time.
 #
 #     sh tests/long/faults.sh BUILD_DIR [kills]        only the second part
 set -u
@@ -14,7 +14,8 @@ trap 'rm -rf "$dir"' EXIT
 "$nibble" synth tiny --layers 6 --out "$dir/model" -q >/dev/null || exit 1
 kills=0 jobs=0 round=0
 hash() { (cd "$1" && sha256sum *) | sed 's/ .*//' | sha256sum; }
-for kind in "gptq gptq" "gptq-spool gptq --spool $dir/gptq-spool.job" "awq awq" "awq-states awq --save-states 1"; do
+for kind in "gptq gptq" "gptq-spool gptq --spool $dir/gptq-spool.job" "awq awq" "awq-states awq --save-states 1" \
+    "gptq-0 gptq --effort 0 --no-judge" "awq-0-spool awq --effort 0 --no-judge --spool $dir/awq-0-spool.job"; do
     set -- $kind
     name=$1
     shift

@@ -202,6 +202,26 @@ static void folders(void **state)
     OK(nb_remove_folder(in_folder("mine"), &err), &err);
 }
 
+/* A disk that goes away: what is open can be read to its end, nothing new is believed to be written, and the place is named. */
+static void vanished(void **state)
+{
+    (void)state;
+    nb_error  err;
+    nb_spool *s;
+    char      place[600], gone[600];
+    snprintf(place, sizeof place, "%s", in_folder("away"));
+    snprintf(gone, sizeof gone, "%s", in_folder("gone"));
+    OK(nb_spool_new(&s, place, 3, 0, &err), &err);
+    put_generation(s, 0);
+    OK(nb_spool_finish(s, &err), &err);
+    assert_int_equal(rename(place, gone), 0);
+    check_generation(s, 0);
+    FAILS(nb_spool_start(s, &err), NB_ERR_IO, "away/hidden-1.spool: cannot create it: No such file or directory", &err);
+    check_generation(s, 0);
+    nb_spool_free(s);
+    OK(nb_remove_folder(gone, &err), &err);
+}
+
 /* ---- the calibration set ----------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -287,7 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(generations_follow),          cmocka_unit_test(damage_is_named),
-        cmocka_unit_test(old_chunks_are_not_new_ones), cmocka_unit_test(folders),
+        cmocka_unit_test(old_chunks_are_not_new_ones), cmocka_unit_test(folders), cmocka_unit_test(vanished),
         cmocka_unit_test(set_is_the_same_in_memory_and_on_disk),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -135,26 +135,29 @@ enum { STEPS = 6 * 4 + 2 }; /* one, four a layer, one */
 static void killed_anywhere(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 6; variant++) {
-        nb_quantize_options o = request(variant < 2 ? NB_METHOD_GPTQ : variant < 4 ? NB_METHOD_AWQ : NB_METHOD_RTN);
-        if (variant == 5) o = request(NB_METHOD_GPTQ), o.true_sequential = false;
+    static const nb_method methods[] = {NB_METHOD_GPTQ, NB_METHOD_GPTQ, NB_METHOD_AWQ, NB_METHOD_AWQ, NB_METHOD_RTN, NB_METHOD_GPTQ,
+                                        NB_METHOD_GPTQ, NB_METHOD_AWQ_GPTQ};
+    for (int variant = 0; variant < (int)NB_COUNT(methods); variant++) {
+        nb_quantize_options o = request(methods[variant]);
+        o.true_sequential = variant != 5;
         o.propagate_quantized = variant % 2 == 0;
-        o.asym = variant == 2;
+        o.asym = variant == 2 || variant == 6;
+        bool by_sites = variant < 3 || variant > 5;
         o.asym_damp = 0.01;
         o.order = variant == 0 ? NB_ORDER_FULL : NB_ORDER_NONE;
-        o.save_states = variant; /* never, every layer, ... */
+        o.save_states = variant < 6 ? variant : variant - 5; /* never, every layer, ... */
         outcome  whole = finish(&o);
         uint64_t want = hash_out();
         assert_int_equal(whole.steps, STEPS);
-        for (size_t at = variant; at < STEPS; at += variant < 2 ? 7 : 13) {
+        for (size_t at = variant; at < STEPS; at += by_sites ? 7 : 13) {
             int signal;
             run(&o, at, KILL, &signal);
             assert_int_equal(signal, SIGKILL);
             assert_false(nb_file_exists(in_folder("out")));
             outcome r = finish(&o);
-            size_t  finished = at ? at - 1 : 0; /* before step `at`; only sequential GPTQ can go on inside a layer */
-            assert_int_equal(r.steps, STEPS - (variant < 2 ? finished : finished / 4 * 4));
-            if (o.save_states && o.method != NB_METHOD_RTN && !o.asym) assert_true(r.replayed < (size_t)o.save_states);
+            size_t  finished = at ? at - 1 : 0; /* before step `at`; not all methods can go on inside a layer */
+            assert_int_equal(r.steps, STEPS - (by_sites ? finished : finished / 4 * 4));
+            if (o.save_states && o.method != NB_METHOD_RTN) assert_true(r.replayed < (size_t)o.save_states);
             else if (o.method != NB_METHOD_RTN) assert_int_equal(r.replayed, finished / 4 == 6 ? 0 : finished / 4);
             NEAR(r.loss, whole.loss, 0);
             assert_true(hash_out() == want);
@@ -344,16 +347,19 @@ static void states_are_found_or_made_again(void **state)
 {
     (void)state;
     nb_error err;
-    for (int spooled = 0; spooled < 2; spooled++) {
+    for (int variant = 0; variant < 4; variant++) {
         nb_quantize_options o = request(NB_METHOD_GPTQ);
-        char                spool[600], file[700];
-        int                 signal;
+        char                spool[600], places[700], file[800];
+        int                 signal, spooled = variant % 2;
         snprintf(spool, sizeof spool, "%s", in_folder("out.job"));
+        o.asym = variant > 1; /* two streams of states; the second is damaged */
+        o.asym_damp = 0.01;
+        snprintf(places, sizeof places, "%s%s", spool, o.asym ? "/original" : "");
+        finish(&o);
+        uint64_t want = hash_out(); /* in memory; chunks of a spool change nothing */
         if (spooled) o.data.spool = spool;
         o.data.spool_chunk = 1000;
         o.save_states = 2;
-        finish(&o);
-        uint64_t want = hash_out();
         for (int damage = 0; damage < 5; damage++) {
             run(&o, 21, KILL, &signal); /* five layers */
             nb_journal_info info;
@@ -361,11 +367,12 @@ static void states_are_found_or_made_again(void **state)
             assert_int_equal(info.layers, 5);
             assert_int_equal(info.states, spooled ? 5 : 4);
             file[0] = 0;
-            DIR *dir = opendir(spool);
+            DIR *dir = opendir(places);
+            assert_non_null(dir);
             for (const struct dirent *e; (e = readdir(dir));)
                 if (!strncmp(e->d_name, "hidden-", 7)) {
                     assert_string_equal(file, ""); /* one only */
-                    snprintf(file, sizeof file, "%s/%.80s", spool, e->d_name);
+                    snprintf(file, sizeof file, "%s/%.80s", places, e->d_name);
                 }
             closedir(dir);
             assert_string_not_equal(file, "");

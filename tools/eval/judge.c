@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tools/session.h"
 
@@ -43,6 +45,7 @@ static void side_free(side *s)
 {
     const nb_ops *ops = &s->model->ops;
     nb_samples_free(&s->samples);
+    if (s->spool) rmdir(s->spool); /* a run that was killed had made it */
     nb_scratch_free(s->scratch);
     if (s->x_d) ops->free(ops, s->x_d);
     if (s->logits_d) ops->free(ops, s->logits_d);
@@ -67,7 +70,7 @@ static nb_status load(side *s, int which, const nb_samples_options *data, nb_err
     o.kv_type = nb_kv_auto(s->model);
     if (which != ORIGINAL) o.seen = NULL;
     if (data->spool) {
-        if (asprintf(&s->spool, "%s.%s", data->spool, side_names[which]) < 0) {
+        if (asprintf(&s->spool, "%s/judge-%s", data->spool, side_names[which]) < 0) {
             s->spool = NULL;
             return nb_fail(err, NB_ERR_MEMORY, "out of memory for the judge");
         }
@@ -243,8 +246,10 @@ nb_status nb_judge(nb_judgement *out, nb_model *original, nb_model *quantized, c
 {
     judging j = { .out = out, .side = { { .model = original }, { .model = quantized } }, .step = step, .context = context };
     memset(out, 0, sizeof *out);
+    bool      made = data->spool && mkdir(data->spool, 0777) == 0; /* what is in the way is found out by the spools */
     nb_status status = run(&j, data, err);
     for (int i = 0; i < 2; i++) side_free(&j.side[i]);
+    if (made) rmdir(data->spool);
     if (status) nb_judgement_free(out);
     return status;
 }

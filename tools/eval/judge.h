@@ -25,7 +25,7 @@ void nb_judgement_free(nb_judgement *j);
 /* Called before each of `total` steps; false stops: NB_ERR_STOPPED. */
 typedef bool nb_judge_step(void *context, size_t done, size_t total, const char *what);
 
-/* data: which conversations, as for calibration (data.spool: hidden states go to disk, in folders beside it; kv_type is set
+/* data: which conversations, as for calibration (data.spool: hidden states go to disk, in folders in it; kv_type is set
  * here; data.seen hears of each once).  The models' layers are left as they were found: unloaded. */
 nb_status nb_judge(nb_judgement *out, nb_model *original, nb_model *quantized, const nb_samples_options *data, nb_judge_step *step,
                    void *context, nb_error *err);
