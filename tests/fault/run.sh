@@ -37,10 +37,14 @@ quantize() { # NAME FLAGS... -- MORE...
         shift
     done
     shift
-    sweep "$name" out $flags -- quantize "$dir/tiny" --data "$chats/chat.jsonl" --samples 3 --group-size 32 --effort 0 --gate off -q -t 1 --out "$dir/w/out" "$@"
+    sweep "$name" out $flags -- quantize "$dir/tiny" --data "$chats/chat.jsonl" --samples 3 --group-size 32 --effort "$effort" --gate off -q -t 1 --out "$dir/w/out" "$@"
 }
 echo "| command | fault | calls | killed | error | well | absent | old | complete |"
 echo "|---|---|---|---|---|---|---|---|---|"
+effort=1 # asymmetric calibration: two streams of hidden states
+quantize "quantize gptq --effort 1, spool" -- --method gptq --spool "$dir/w/out.job"
+quantize "quantize awq --effort 1 --save-states 1" -- --method awq --save-states 1
+effort=0
 quantize "quantize gptq" -- --method gptq
 quantize "quantize gptq, spool" -- --method gptq --spool "$dir/w/out.job"
 quantize "quantize gptq --save-states 1 --force" --old "$dir/old" -- --method gptq --save-states 1 --force
