@@ -19,6 +19,7 @@
 
 #include "quant/config_out.h"
 #include "quant/fingerprint.h"
+#include "runtime/io/file.h"
 
 enum { ROOM = 64 << 20 /* bytes that saved states leave free on their disk */ };
 
@@ -378,17 +379,29 @@ static nb_status make_twin(nb_job *job, nb_spool *original, nb_error *err)
     return NB_OK;
 }
 
+/* All layers are finished: of the samples only what they are is asked for, and what an earlier run kept of their states can go. */
+static nb_status load_known(nb_job *job, nb_error *err)
+{
+    nb_samples_options *data = &job->options.data;
+    const char         *folders[] = {job->original_folder, data->spool ? data->spool : nb_journal_folder(job->journal)};
+    for (size_t i = 0; i < NB_COUNT(folders); i++) {
+        nb_spool *left;
+        if (!folders[i] || !nb_is_directory(folders[i])) continue;
+        NB_TRY(nb_spool_new(&left, folders[i], 0, 0, err)); /* which removes them */
+        nb_spool_free(left);
+    }
+    data->known = true;
+    NB_TRY(nb_samples_load(&job->samples, job->model, data, err));
+    return nb_resume_check_data(job, err);
+}
+
 nb_status nb_resume_load(nb_job *job, nb_error *err)
 {
     nb_samples_options *data = &job->options.data;
     nb_spool           *spool, *original;
     data->embed = true; /* pictures of all samples at once can be larger than everything else */
-    if (job->finished == job->model->config.layers) { /* only what they are is asked for */
-        data->known = true;
-        NB_TRY(nb_samples_load(&job->samples, job->model, data, err));
-        return nb_resume_check_data(job, err);
-    }
     NB_TRY(name_original(job, err));
+    if (job->finished == job->model->config.layers) return load_known(job, err);
     NB_TRY(recover_states(&spool, &original, job, err));
     nb_status status = spool ? load_recovered(job, spool, err) : load_anew(job, err);
     if (!status && job->options.asym) return make_twin(job, original, err);

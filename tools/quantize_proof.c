@@ -160,7 +160,7 @@ nb_status nb_proof_plan(nb_proof *p, nb_quantize_options *q, const nb_quantize_f
     *p = (nb_proof){.opt = opt, .args = args, .answers_wanted = (size_t)opt->answers};
     NB_TRY(nb_gate_parse(&p->gate, opt->gate, err));
     NB_TRY(choose_data(p, q, err));
-    if (!p->judges && p->gate.count && nb_args_given(args, "gate"))
+    if (!p->judges && p->gate.count && strcmp(opt->gate, "default")) /* which a recipe or a job repeats */
         return nb_fail(err, NB_ERR_ARGUMENT, "--gate: nothing can be measured: %s", p->why);
     if (!p->judges) {
         p->answers_wanted = 0;

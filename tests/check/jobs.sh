@@ -62,6 +62,13 @@ ends
 "$nibble" resume elsewhere >/dev/null 2>said || fail "resume of --job"
 [ "$(hash out)" = "$want" ] || fail "other bytes after --job"
 [ ! -e elsewhere ] || fail "left behind"
+rm -r out
+begin --no-judge # with every default written into the job
+wait_for '"layer":0,"site":1'
+kill -KILL $job
+ends
+"$nibble" resume out >/dev/null 2>said || fail "resume of a job without a judge"
+cmp out/model.safetensors whole/model.safetensors || fail "other bytes without a judge"
 # With asymmetric calibration (the default effort) a job goes on from a step of a layer with both streams of hidden states.
 rm -r out
 effort_1() {

@@ -1,6 +1,7 @@
 #!/bin/sh
 # ranks.sh - one calibration on 1, 2 and 3 ranks (mpirun) gives the same bytes: the artifact, AWQ and GPTQ with quantized layers
-# propagated; and a rank that fails ends the others.  Usage: tests/check/ranks.sh BUILD_FOLDER.  Exit 77: there is no MPI here.
+# propagated, GPTQ at effort 0 too (at effort 1 one process alone has asymmetric calibration, so it is off here); and a rank that fails
+# ends the others.  Usage: tests/check/ranks.sh BUILD_FOLDER.  Exit 77: there is no MPI here.
 set -eu
 [ $# = 1 ] && [ -x "$1/nibble" ] || { echo "usage: sh tests/check/ranks.sh BUILD_FOLDER, with nibble in it"; exit 77; }
 build=$(cd "$1" && pwd)
@@ -18,10 +19,12 @@ same() { # FOLDER FOLDER
 }
 for n in 1 2 3; do
     $launch -n $n "$build/nibble" calibrate "$model" --data "$data" --samples 5 --artifact "$work/stats-$n" -t 1 -q >"$work/log"
-    for method in awq gptq; do
+    for method in awq gptq gptq-0; do
+        effort=1
+        [ $method = gptq-0 ] && effort=0
         mkdir -p "$work/$n" # recipes hold the name of the result: the same in each folder
         $launch -n $n -wdir "$work/$n" "$build/nibble" quantize "$model" --data "$data" --samples 5 \
-            --method $method --propagate quantized --no-asym-calib --out $method -t 1 -q >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+            --method ${method%-0} --effort $effort --propagate quantized --no-asym-calib --out $method -t 1 -q >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     done
     [ $n = 1 ] || same "$work/stats-1" "$work/stats-$n"
     [ $n = 1 ] || same "$work/1" "$work/$n"

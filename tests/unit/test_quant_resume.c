@@ -360,6 +360,11 @@ static void states_are_found_or_made_again(void **state)
         if (spooled) o.data.spool = spool;
         o.data.spool_chunk = 1000;
         o.save_states = 2;
+        run(&o, STEPS - 1, KILL, &signal); /* all layers: their states are not needed, and do not stay */
+        outcome rest = finish(&o);
+        assert_string_equal(rest.told, "goes on after the last of 6 layers");
+        assert_int_equal(rest.steps, 2);
+        assert_true(hash_out() == want);
         for (int damage = 0; damage < (o.asym ? 2 : 5); damage++) {
             run(&o, 21, KILL, &signal); /* five layers */
             nb_journal_info info;
