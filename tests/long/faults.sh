@@ -20,7 +20,7 @@ for kind in "gptq gptq" "gptq-spool gptq --spool $dir/gptq-spool.job" "awq awq" 
     name=$1
     shift
     begin() {
-        "$nibble" quantize "$dir/model" --data tools/demo/calib/chat.jsonl --samples 16 --group-size 32 --out "$dir/$name" -q \
+        "$nibble" quantize "$dir/model" --data tools/demo/calib/chat.jsonl --samples 16 --group-size 32 --gate off --out "$dir/$name" -q \
             --method "$method" $more >/dev/null 2>"$dir/said" &
         job=$!
     }
