@@ -15,9 +15,10 @@ typedef struct {
 enum { NB_COMPUTE_ARGS = 2 };
 extern const nb_arg nb_compute_args[NB_COMPUTE_ARGS];
 
-/* --kv-cache-dtype auto|f32|bf16 (auto: bf16), --prefill-chunk */
+/* --kv-cache-dtype, --prefill-chunk */
+typedef enum { NB_KV_AUTO, NB_KV_F32, NB_KV_BF16, NB_KV_INT8 } nb_kv_choice;
 typedef struct {
-    int     kv_cache_dtype;
+    int     kv_cache_dtype; /* nb_kv_choice */
     int64_t chunk;
 } nb_engine_flags;
 enum { NB_ENGINE_ARGS = 2 };
@@ -81,6 +82,7 @@ nb_dtype  nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags);
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);
 /* What --kv-cache-dtype auto means: f32 for an f32 checkpoint, else bf16. */
 nb_dtype  nb_kv_auto(const nb_model *model);
+const char *nb_kv_name(nb_dtype type); /* "f32", "bf16", "int8" */
 void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */
 
 /* The last part of a path, as the name of what lies there; malloc'd, NULL without memory. */

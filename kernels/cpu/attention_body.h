@@ -7,6 +7,7 @@
  *     P = 2^(S - max)                        scale and log2(e) are folded into Q
  *     O [q, d] += P [q, n] V [n, d]          rescaled when the maximum of a row grows (Milakov & Gimelshein 2018, alg. 3)
  *
+ * Codes of I8 pages enter the products as they are; the scales of keys are put on the scores, those of values on the weights.
  * Reading a block from memory costs more than its 4 q d * 32 FLOPs at q = 1, hence the sharing; at q = 64 preparing it is 4 %
  * of the work.
  *
@@ -57,7 +58,9 @@ typedef struct {
     size_t limit[QUERIES];          /* tokens that a query sees */
     float  top[2][QUERIES], sum[2][QUERIES];
     _Alignas(64) float q[QUERIES * MAX_D], o[2][QUERIES * MAX_D], s[QUERIES * BLOCK];
-    _Alignas(64) float k[MAX_D * BLOCK], v[BLOCK * MAX_D]; /* K' [width, BLOCK], V [BLOCK, width] */
+    _Alignas(64) float k[MAX_D * BLOCK], v[BLOCK * MAX_D]; /* K' [width, BLOCK], V [BLOCK, width]; of I8 pages the codes */
+    _Alignas(64) float k_scale[BLOCK], v_scale[BLOCK];     /* of I8 pages */
+    bool scaled;                                           /* they count */
 } work;
 
 static inline size_t smaller(size_t a, size_t b)
@@ -118,6 +121,11 @@ static inline vf load_f32(const void *row, size_t j, size_t n)
     return vf_load_part((const float *)row + j, n);
 }
 
+static inline vf load_i8(const void *row, size_t j, size_t n)
+{
+    return n >= LANES ? vf_load_i8((const int8_t *)row + j) : vf_load_i8_part((const int8_t *)row + j, n);
+}
+
 static inline vf load_bf16(const void *row, size_t j, size_t n)
 {
     return n >= LANES ? vf_load_bf16((const uint16_t *)row + j) : vf_load_bf16_part((const uint16_t *)row + j, n);
@@ -168,6 +176,30 @@ static void load_key_pairs(work *w, rows_at keys, size_t n, rows_at next)
     }
 }
 
+/* The same for codes and d a multiple of 4 LANES: quads of them. */
+static void load_key_quads(work *w, rows_at keys, size_t n, rows_at next)
+{
+    for (size_t j = 0; j < w->d; j += 4 * LANES) {
+        for (size_t t = 0; t < BLOCK; t += LANES) {
+            vf r[LANES];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                r[i] = t + i < n ? vf_load_quads((const int8_t *)(keys.p + (t + i) * keys.stride) + j) : vf_set(0.0f);
+                if (next.p) vf_prefetch(next.p + (t + i) * next.stride + j);
+            }
+            vf_transpose(r);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                float *to = w->k + (j + 4 * i) * BLOCK + t;
+                vf_store(to, vf_of_quads(r[i], 0));
+                vf_store(to + BLOCK, vf_of_quads(r[i], 1));
+                vf_store(to + 2 * BLOCK, vf_of_quads(r[i], 2));
+                vf_store(to + 3 * BLOCK, vf_of_quads(r[i], 3));
+            }
+        }
+    }
+}
+
 /* w->v = V, n rows */
 static inline __attribute__((always_inline)) void load_values(work *w, rows_at values, size_t n, rows_at next,
                                                               vf load(const void *, size_t, size_t))
@@ -185,6 +217,19 @@ static rows_at rows_of_page(const token_source *from, size_t offset, size_t toke
     return (rows_at){ nb_kv_at(from->a, from->pages, offset, token, from->head), (size_t)from->a->head_dim * element };
 }
 
+/* Scales of n tokens, and zeros behind them. */
+static void load_scales(float *to, const token_source *from, size_t offset, size_t token, size_t n)
+{
+    const uint16_t *scale = nb_kv_scale_at(from->a, from->pages, offset, token, from->head);
+    for (size_t t = 0; t < BLOCK; t += LANES) vf_store(to + t, load_bf16(scale, t, n > t ? n - t : 0));
+}
+
+static void load_block_scales(work *w, const token_source *from, size_t token, size_t n)
+{
+    load_scales(w->k_scale, from, from->a->k_offset, token, n);
+    load_scales(w->v_scale, from, from->a->v_offset, token, n);
+}
+
 /* Fill w->k and w->v with tokens token .. token+n-1.  `more`: the block behind them is next, and pages are fetched ahead:
  * they are scattered over memory, and at one query per sequence waiting for them would be all the time there is. */
 static void load_block(work *w, const token_source *from, size_t token, size_t n, bool more)
@@ -195,7 +240,7 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
         load_values(w, (rows_at){ (const char *)(from->v + token * from->ld), stride }, n, (rows_at){ NULL, 0 }, load_f32);
         return;
     }
-    size_t  element = from->a->kv_type == NB_BF16 ? 2 : 4, next = token + BLOCK;
+    size_t  element = nb_kv_element(from->a->kv_type), next = token + BLOCK;
     rows_at k = rows_of_page(from, from->a->k_offset, token, element), next_k = { NULL, 0 };
     rows_at v = rows_of_page(from, from->a->v_offset, token, element), next_v = { NULL, 0 };
     if (more) {
@@ -205,6 +250,13 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
     if (element == 4) {
         load_keys(w, k, n, load_f32);
         load_values(w, v, n, next_v, load_f32);
+    } else if (element == 1) {
+        load_block_scales(w, from, token, n);
+        if (w->d % (4 * LANES) == 0)
+            load_key_quads(w, k, n, next_k);
+        else
+            load_keys(w, k, n, load_i8);
+        load_values(w, v, n, next_v, load_i8);
     } else {
         if (w->d % (2 * LANES) == 0)
             load_key_pairs(w, k, n, next_k);
@@ -214,22 +266,26 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
     }
 }
 
+#include "kernels/cpu/attention_few.h"
+
 /* ---- the scan over tokens --------------------------------------------------------- */
 
-/* Turn the scores of one query into weights and make room for them: n > 0 of the block's tokens are visible. */
-static void weigh(float *s, float *o, size_t width, float *top, float *sum, size_t n)
+/* Turn the scores s of one query of w into weights and make room for them in o: n > 0 of the block's tokens are visible. */
+static void weigh(const work *w, float *s, float *o, float *top, float *sum, size_t n)
 {
     vf x[BLOCK / LANES], high = vf_set(-INFINITY);
     for (size_t i = 0; i < BLOCK / LANES; i++) {
         size_t visible = n > i * LANES ? n - i * LANES : 0;
-        x[i] = vf_first(vf_load(s + i * LANES), vf_set(-INFINITY), visible);
+        x[i] = vf_load(s + i * LANES);
+        if (w->scaled) x[i] = vf_mul(x[i], vf_load(w->k_scale + i * LANES));
+        x[i] = vf_first(x[i], vf_set(-INFINITY), visible);
         high = vf_max(high, x[i]);
     }
     float block_top = vf_top(high), new_top = block_top > *top ? block_top : *top;
     vf    total = vf_set(0.0f), shift = vf_set(new_top);
     for (size_t i = 0; i < BLOCK / LANES; i++) {
         vf p = vf_exp2(vf_sub(x[i], shift));
-        vf_store(s + i * LANES, p);
+        vf_store(s + i * LANES, w->scaled ? vf_mul(p, vf_load(w->v_scale + i * LANES)) : p);
         total = vf_add(total, p);
     }
     if (new_top > *top) { /* else the factor is 1 */
@@ -237,7 +293,7 @@ static void weigh(float *s, float *o, size_t width, float *top, float *sum, size
         vf    factor = vf_exp2(vf_set(*top - new_top));
         vf_store(factor_lanes, factor);
         *sum *= factor_lanes[0];
-        for (size_t j = 0; j < width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
+        for (size_t j = 0; j < w->width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
         *top = new_top;
     }
     *sum += vf_sum(total);
@@ -248,9 +304,23 @@ static size_t visible_tokens(const work *w, size_t query, size_t block, size_t n
     return w->limit[query] > block ? smaller(w->limit[query] - block, n) : 0;
 }
 
+/* w->s [queries, BLOCK] = the scores of n tokens from `token` on. */
+static void score_block(work *w, const token_source *source, size_t token, size_t n, bool more, bool few)
+{
+    tile scores = { .c = w->s, .a = w->q, .b = w->k, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK, .inner = w->d,
+                    .fresh = true };
+    if (few) {
+        scores_few(w, source, token, n, more);
+    } else {
+        load_block(w, source, token, n, more);
+        tile_product(&scores, w->queries, BLOCK);
+    }
+}
+
 /* Tokens from .. to-1 for all queries of w into *out, from scratch.  `from` is a multiple of BLOCK. */
 static void scan(work *w, partial *out, const token_source *source, size_t from, size_t to)
 {
+    bool few = queries_are_few(w, source);
     memset(out->o, 0, w->queries * w->width * sizeof(float));
     for (size_t q = 0; q < w->queries; q++) {
         out->top[q] = -INFINITY;
@@ -258,18 +328,18 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
     }
     for (size_t block = from; block < to; block += BLOCK) {
         size_t n = smaller(BLOCK, to - block);
-        load_block(w, source, block, n, block + BLOCK < to);
-        tile scores = { .c = w->s, .a = w->q, .b = w->k, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK,
-                        .inner = w->d, .fresh = true };
-        tile_product(&scores, w->queries, BLOCK);
+        score_block(w, source, block, n, block + BLOCK < to, few);
         for (size_t q = 0, end; q < w->queries; q = end) { /* queries that see equally much of this block */
             size_t visible = visible_tokens(w, q, block, n);
             for (end = q; end < w->queries && visible_tokens(w, end, block, n) == visible; end++)
                 if (visible)
-                    weigh(w->s + end * BLOCK, out->o + end * w->width, w->width, &out->top[end], &out->sum[end], visible);
+                    weigh(w, w->s + end * BLOCK, out->o + end * w->width, &out->top[end], &out->sum[end], visible);
             tile values = { .c = out->o + q * w->width, .a = w->s + q * BLOCK, .b = w->v, .ldc = w->width, .a_row = BLOCK,
                             .a_inner = 1, .ldb = w->width, .inner = visible };
-            if (visible) tile_product(&values, end - q, w->width);
+            if (visible && few)
+                values_few(w, values.c, values.a, end - q, source, block, visible);
+            else if (visible)
+                tile_product(&values, end - q, w->width);
         }
     }
 }
@@ -366,6 +436,7 @@ static void load_unit(work *w, const attend_call *c, const unit *u)
 {
     w->d = (size_t)c->a->head_dim;
     w->width = c->width;
+    w->scaled = c->a->kv_type == NB_I8;
     w->queries = u->rows * u->heads;
     for (size_t i = 0; i < w->queries; i++) {
         size_t row = u->row + i / u->heads, head = u->head + i % u->heads;
@@ -508,6 +579,7 @@ static void full_unit(void *context, size_t item, int thread)
     work   w;
     w.d = c->d;
     w.width = (c->d + LANES - 1) / LANES * LANES;
+    w.scaled = false;
     w.queries = smaller(QUERIES, first + tokens - row);
     for (size_t i = 0; i < w.queries; i++) {
         w.limit[i] = tokens;

@@ -169,6 +169,28 @@ static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
     _mm256_mask_storeu_epi16(p, vf_mask(n), vf_to_bf16(x));
 }
 
+/* LANES signed bytes, and back (whole numbers of -128 .. 127) */
+static inline vf vf_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+static inline vf vf_load_i8_part(const int8_t *p, size_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vf_mask(n), p)));
+}
+static inline void vf_store_i8_part(int8_t *p, vf x, size_t n)
+{
+    _mm_mask_storeu_epi8(p, n >= LANES ? 0xffff : vf_mask(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+/* LANES quads of signed bytes, moved about as f32 lanes; then number i of each quad, 0 .. 3, a constant */
+static inline vf vf_load_quads(const int8_t *p) { return _mm512_loadu_ps((const float *)(const void *)p); }
+static inline vf vf_of_quads(vf a, int i)
+{
+    __m512i q = _mm512_castps_si512(a);
+    __m512i left = i == 0 ? _mm512_slli_epi32(q, 24) : i == 1 ? _mm512_slli_epi32(q, 16) : i == 2 ? _mm512_slli_epi32(q, 8) : q;
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(left, 24));
+}
+
 static inline void vf_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 /* Lane j of vector i moves to lane i of vector j: pairs, quads, then 128-bit quarters change places. */
