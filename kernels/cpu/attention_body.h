@@ -43,6 +43,7 @@ typedef struct {
     int            head; /* of K and V */
     const float   *k, *v;
     size_t         ld;
+    const float   *blocks; /* the same rows as load_block makes blocks of them, K' and V in turn; NULL: they are to be made */
 } token_source;
 
 /* Result of some queries over a range of tokens, not yet divided by `sum`. */
@@ -59,8 +60,10 @@ typedef struct {
     float  top[2][QUERIES], sum[2][QUERIES];
     _Alignas(64) float q[QUERIES * MAX_D], o[2][QUERIES * MAX_D], s[QUERIES * BLOCK];
     _Alignas(64) float k[MAX_D * BLOCK], v[BLOCK * MAX_D]; /* K' [width, BLOCK], V [BLOCK, width]; of I8 pages the codes */
+    _Alignas(64) float sum_parts[QUERIES * LANES];         /* of the scan that is going on */
     _Alignas(64) float k_scale[BLOCK], v_scale[BLOCK];     /* of I8 pages */
     bool scaled;                                           /* they count */
+    const float *keys, *values;                            /* of the block that is worked on */
 } work;
 
 static inline size_t smaller(size_t a, size_t b)
@@ -70,21 +73,33 @@ static inline size_t smaller(size_t a, size_t b)
 
 /* ---- products of any size from register tiles ------------------------------------- */
 
-static void tile_wide(const tile *t, size_t row, size_t column, size_t rows)
+static inline __attribute__((always_inline)) void tile_rows(const tile *t, size_t row, size_t column, size_t rows, int vectors)
 {
     switch (rows) {
-    case 1: tile_run(t, row, column, 1, 2); break;
-    case 2: tile_run(t, row, column, 2, 2); break;
-    case 3: tile_run(t, row, column, 3, 2); break;
-    case 4: tile_run(t, row, column, 4, 2); break;
-    case 5: tile_run(t, row, column, 5, 2); break;
-    case 6: tile_run(t, row, column, 6, 2); break;
+    case 1: tile_run(t, row, column, 1, vectors); break;
+    case 2: tile_run(t, row, column, 2, vectors); break;
+    case 3: tile_run(t, row, column, 3, vectors); break;
+    case 4: tile_run(t, row, column, 4, vectors); break;
+    case 5: tile_run(t, row, column, 5, vectors); break;
+    case 6: tile_run(t, row, column, 6, vectors); break;
 #if NB_TILE_ROWS > 6
-    case 7: tile_run(t, row, column, 7, 2); break;
-    case 8: tile_run(t, row, column, 8, 2); break;
+    case 7: tile_run(t, row, column, 7, vectors); break;
+    case 8: tile_run(t, row, column, 8, vectors); break;
 #endif
     }
 }
+
+static void tile_wide(const tile *t, size_t row, size_t column, size_t rows)
+{
+    tile_rows(t, row, column, rows, 2);
+}
+
+#if NB_TILE_VECTORS > 2
+static void tile_widest(const tile *t, size_t row, size_t column, size_t rows)
+{
+    tile_rows(t, row, column, rows, 3);
+}
+#endif
 
 static void tile_narrow(const tile *t, size_t row, size_t column, size_t rows)
 {
@@ -99,17 +114,24 @@ static void tile_narrow(const tile *t, size_t row, size_t column, size_t rows)
     }
 }
 
-/* columns a multiple of LANES; rows in tiles of equal size, because a tile of one row cannot hide the latency of FMA */
+/* columns a multiple of LANES; rows in tiles of equal size, because a tile of one row cannot hide the latency of FMA, and a tile
+ * of one vector reads twice as much for each: the last three vectors of an odd number (a head of 80 is five) go together */
 static void tile_product(const tile *t, size_t rows, size_t columns)
 {
     size_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (size_t column = 0; column < columns; column += 2 * LANES) {
+    for (size_t column = 0, vectors; column < columns; column += vectors * LANES) {
+        vectors = (columns - column) / LANES;
+        vectors = vectors == TILE_VECTORS || vectors < 2 ? vectors : 2;
         for (size_t i = 0; i < tiles; i++) {
             size_t begin = i * rows / tiles, end = (i + 1) * rows / tiles;
-            if (columns - column >= 2 * LANES)
+            if (vectors == 2)
                 tile_wide(t, begin, column, end - begin);
-            else
+            else if (vectors == 1)
                 tile_narrow(t, begin, column, end - begin);
+#if NB_TILE_VECTORS > 2
+            else
+                tile_widest(t, begin, column, end - begin);
+#endif
         }
     }
 }
@@ -234,6 +256,13 @@ static void load_block_scales(work *w, const token_source *from, size_t token, s
  * they are scattered over memory, and at one query per sequence waiting for them would be all the time there is. */
 static void load_block(work *w, const token_source *from, size_t token, size_t n, bool more)
 {
+    w->keys = w->k;
+    w->values = w->v;
+    if (from->blocks) {
+        w->keys = from->blocks + token / BLOCK * 2 * BLOCK * w->width;
+        w->values = w->keys + BLOCK * w->width;
+        return;
+    }
     if (!from->a) {
         size_t stride = from->ld * sizeof(float);
         load_keys(w, (rows_at){ (const char *)(from->k + token * from->ld), stride }, n, load_f32);
@@ -270,8 +299,9 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
 
 /* ---- the scan over tokens --------------------------------------------------------- */
 
-/* Turn the scores s of one query of w into weights and make room for them in o: n > 0 of the block's tokens are visible. */
-static void weigh(const work *w, float *s, float *o, float *top, float *sum, size_t n)
+/* Turn the scores s of one query of w into weights and make room for them in o: n > 0 of the block's tokens are visible.  sum is
+ * kept in LANES parts until the end of a scan; the largest score is looked for only where it changes. */
+static inline void weigh(const work *w, float *s, float *o, float *top, float *sum, size_t n)
 {
     vf x[BLOCK / LANES], high = vf_set(-INFINITY);
     for (size_t i = 0; i < BLOCK / LANES; i++) {
@@ -281,22 +311,21 @@ static void weigh(const work *w, float *s, float *o, float *top, float *sum, siz
         x[i] = vf_first(x[i], vf_set(-INFINITY), visible);
         high = vf_max(high, x[i]);
     }
-    float block_top = vf_top(high), new_top = block_top > *top ? block_top : *top;
-    vf    total = vf_set(0.0f), shift = vf_set(new_top);
+    vf total = vf_load(sum);
+    if (vf_any_above(high, vf_set(*top))) { /* else the factor is 1 */
+        float new_top = vf_top(high);
+        vf    factor = vf_exp2(vf_set(*top - new_top));
+        total = vf_mul(total, factor);
+        for (size_t j = 0; j < w->width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
+        *top = new_top;
+    }
+    vf shift = vf_set(*top);
     for (size_t i = 0; i < BLOCK / LANES; i++) {
         vf p = vf_exp2(vf_sub(x[i], shift));
         vf_store(s + i * LANES, w->scaled ? vf_mul(p, vf_load(w->v_scale + i * LANES)) : p);
         total = vf_add(total, p);
     }
-    if (new_top > *top) { /* else the factor is 1 */
-        float factor_lanes[LANES];
-        vf    factor = vf_exp2(vf_set(*top - new_top));
-        vf_store(factor_lanes, factor);
-        *sum *= factor_lanes[0];
-        for (size_t j = 0; j < w->width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
-        *top = new_top;
-    }
-    *sum += vf_sum(total);
+    vf_store(sum, total);
 }
 
 static size_t visible_tokens(const work *w, size_t query, size_t block, size_t n)
@@ -307,12 +336,12 @@ static size_t visible_tokens(const work *w, size_t query, size_t block, size_t n
 /* w->s [queries, BLOCK] = the scores of n tokens from `token` on. */
 static void score_block(work *w, const token_source *source, size_t token, size_t n, bool more, bool few)
 {
-    tile scores = { .c = w->s, .a = w->q, .b = w->k, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK, .inner = w->d,
-                    .fresh = true };
     if (few) {
         scores_few(w, source, token, n, more);
     } else {
         load_block(w, source, token, n, more);
+        tile scores = { .c = w->s, .a = w->q, .b = w->keys, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK,
+                        .inner = w->d, .fresh = true };
         tile_product(&scores, w->queries, BLOCK);
     }
 }
@@ -322,10 +351,8 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
 {
     bool few = queries_are_few(w, source);
     memset(out->o, 0, w->queries * w->width * sizeof(float));
-    for (size_t q = 0; q < w->queries; q++) {
-        out->top[q] = -INFINITY;
-        out->sum[q] = 0;
-    }
+    memset(w->sum_parts, 0, w->queries * LANES * sizeof(float));
+    for (size_t q = 0; q < w->queries; q++) out->top[q] = -INFINITY;
     for (size_t block = from; block < to; block += BLOCK) {
         size_t n = smaller(BLOCK, to - block);
         score_block(w, source, block, n, block + BLOCK < to, few);
@@ -333,8 +360,8 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
             size_t visible = visible_tokens(w, q, block, n);
             for (end = q; end < w->queries && visible_tokens(w, end, block, n) == visible; end++)
                 if (visible)
-                    weigh(w, w->s + end * BLOCK, out->o + end * w->width, &out->top[end], &out->sum[end], visible);
-            tile values = { .c = out->o + q * w->width, .a = w->s + q * BLOCK, .b = w->v, .ldc = w->width, .a_row = BLOCK,
+                    weigh(w, w->s + end * BLOCK, out->o + end * w->width, &out->top[end], w->sum_parts + end * LANES, visible);
+            tile values = { .c = out->o + q * w->width, .a = w->s + q * BLOCK, .b = w->values, .ldc = w->width, .a_row = BLOCK,
                             .a_inner = 1, .ldb = w->width, .inner = visible };
             if (visible && few)
                 values_few(w, values.c, values.a, end - q, source, block, visible);
@@ -342,6 +369,7 @@ static void scan(work *w, partial *out, const token_source *source, size_t from,
                 tile_product(&values, end - q, w->width);
         }
     }
+    for (size_t q = 0; q < w->queries; q++) out->sum[q] = vf_sum(vf_load(w->sum_parts + q * LANES));
 }
 
 /* total += part for one query.  Every query sees token 0, so the total's top is finite; a part without tokens has top = -inf
@@ -561,11 +589,44 @@ typedef struct {
     size_t        ldo, ld, heads, d;
     const size_t *bounds;
     float         scale;
+    float        *blocks; /* NULL, or [heads of a group, key_blocks, 2, BLOCK * width]: each head's keys and values, prepared once */
+    size_t        key_blocks, first_head, group; /* of all segments; heads first_head .. first_head+group-1 are computed now */
 } full_call;
+
+enum { BLOCK_FLOATS = 1 << 22 }; /* prepared at a time at most: 16 MB, but at least one head */
+
+static size_t key_blocks_of_segment(const full_call *c, size_t segment)
+{
+    return (c->bounds[segment + 1] - c->bounds[segment] + BLOCK - 1) / BLOCK;
+}
 
 static size_t blocks_of_segment(const full_call *c, size_t segment)
 {
     return (c->bounds[segment + 1] - c->bounds[segment] + QUERIES - 1) / QUERIES;
+}
+
+static token_source rows_of_head(const full_call *c, size_t first, size_t head)
+{
+    const float *keys = c->qkv + first * c->ld + (c->heads + head) * c->d;
+    return (token_source){ .k = keys, .v = keys + c->heads * c->d, .ld = c->ld };
+}
+
+/* An item: one block of the keys and values of one head. */
+static void prepare_block(void *context, size_t item, int thread)
+{
+    (void)thread;
+    const full_call *c = context;
+    size_t           block = item / c->group, of_group = item % c->group, segment = 0, at = block;
+    for (size_t n; at >= (n = key_blocks_of_segment(c, segment)); segment++) at -= n;
+    size_t       first = c->bounds[segment], tokens = c->bounds[segment + 1] - first;
+    token_source source = rows_of_head(c, first, c->first_head + of_group);
+    work         w;
+    w.d = c->d;
+    w.width = (c->d + LANES - 1) / LANES * LANES;
+    load_block(&w, &source, at * BLOCK, smaller(BLOCK, tokens - at * BLOCK), false);
+    float *to = c->blocks + (of_group * c->key_blocks + block) * 2 * BLOCK * w.width;
+    memcpy(to, w.k, BLOCK * w.width * sizeof *to);
+    memcpy(to + BLOCK * w.width, w.v, smaller(BLOCK, tokens - at * BLOCK) * w.width * sizeof *to);
 }
 
 /* An item: QUERIES rows of a segment for one head; heads of the same rows follow each other. */
@@ -573,8 +634,11 @@ static void full_unit(void *context, size_t item, int thread)
 {
     (void)thread;
     const full_call *c = context;
-    size_t           block = item / c->heads, head = item % c->heads, segment = 0;
-    for (size_t n; block >= (n = blocks_of_segment(c, segment)); segment++) block -= n;
+    size_t           block = item / c->group, of_group = item % c->group, head = c->first_head + of_group, segment = 0, before = 0;
+    for (size_t n; block >= (n = blocks_of_segment(c, segment)); segment++) {
+        block -= n;
+        before += key_blocks_of_segment(c, segment);
+    }
     size_t first = c->bounds[segment], tokens = c->bounds[segment + 1] - first, row = first + block * QUERIES;
     work   w;
     w.d = c->d;
@@ -585,8 +649,8 @@ static void full_unit(void *context, size_t item, int thread)
         w.limit[i] = tokens;
         load_query(&w, i, c->qkv + (row + i) * c->ld + head * c->d, c->scale);
     }
-    const float *keys = c->qkv + first * c->ld + (c->heads + head) * c->d;
-    token_source source = { .k = keys, .v = keys + c->heads * c->d, .ld = c->ld };
+    token_source source = rows_of_head(c, first, head);
+    if (c->blocks) source.blocks = c->blocks + (of_group * c->key_blocks + before) * 2 * BLOCK * w.width;
     partial      total = { w.o[0], w.top[0], w.sum[0] };
     scan(&w, &total, &source, 0, tokens);
     for (size_t i = 0; i < w.queries; i++)
@@ -599,9 +663,25 @@ static void attend_full(const nb_ops *ops, float *out, size_t ldo, const float *
     assert(d > 0 && d <= MAX_D);
     full_call call = { .out = out, .qkv = qkv, .ldo = ldo, .ld = ld, .heads = (size_t)heads, .d = (size_t)d,
                        .bounds = bounds, .scale = scale };
-    size_t    blocks = 0;
-    for (size_t s = 0; s < segments; s++) blocks += blocks_of_segment(&call, s);
-    nb_parallel(ops->pool, blocks * call.heads, full_unit, &call);
+    size_t    blocks = 0, width = (call.d + LANES - 1) / LANES * LANES, head_floats;
+    for (size_t s = 0; s < segments; s++) {
+        blocks += blocks_of_segment(&call, s);
+        call.key_blocks += key_blocks_of_segment(&call, s);
+    }
+    call.group = call.heads;
+    /* Rows of one head lie a page apart: walking them for every block of queries costs more than the products. */
+    if (blocks > segments && nb_mul(call.key_blocks, 2 * BLOCK * width, &head_floats) && head_floats <= SIZE_MAX / 4 / call.heads) {
+        size_t fit = BLOCK_FLOATS / head_floats;
+        call.group = fit == 0 ? 1 : smaller(fit, call.heads);
+        call.blocks = malloc(call.group * head_floats * sizeof(float));
+        if (!call.blocks) call.group = call.heads; /* without: the same bits */
+    }
+    for (; call.first_head < call.heads; call.first_head += call.group) {
+        call.group = smaller(call.group, call.heads - call.first_head);
+        if (call.blocks) nb_parallel(ops->pool, call.key_blocks * call.group, prepare_block, &call);
+        nb_parallel(ops->pool, blocks * call.group, full_unit, &call);
+    }
+    free(call.blocks);
 }
 
 static void fill_attention(nb_ops *ops)

@@ -6,6 +6,7 @@
 #define NB_VEC_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -13,7 +14,8 @@
 #include "kernels/gram_sums.h"
 
 #define NB_TILE_ROWS 6 /* of two vectors each: 12 sums, 2 columns and 1 factor in 16 registers */
-enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS };
+#define NB_TILE_VECTORS 2
+enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS, TILE_VECTORS = NB_TILE_VECTORS };
 
 typedef __m256 vf;
 
@@ -63,6 +65,8 @@ static inline vf vf_scale(vf a, vf n)
     __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(a, _mm256_castsi256_ps(exponent));
 }
+
+static inline bool vf_any_above(vf a, vf b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; } /* a NaN is not above */
 
 static inline __m128 vf_low(vf a) { return _mm256_castps256_ps128(a); }
 static inline __m128 vf_high(vf a) { return _mm256_extractf128_ps(a, 1); }

@@ -6,13 +6,15 @@
 #define NB_VEC_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/gram_sums.h"
 
 #define NB_TILE_ROWS 8 /* of two vectors each: 16 of 32 registers, enough to hide the latency of FMA */
-enum { LANES = 16, TILE_ROWS = NB_TILE_ROWS };
+#define NB_TILE_VECTORS 3
+enum { LANES = 16, TILE_ROWS = NB_TILE_ROWS, TILE_VECTORS = NB_TILE_VECTORS };
 
 typedef __m512 vf;
 
@@ -59,6 +61,8 @@ static inline vf vf_scale(vf a, vf n)
     __m512i exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
     return _mm512_mul_ps(a, _mm512_castsi512_ps(exponent));
 }
+
+static inline bool vf_any_above(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; } /* a NaN is not above */
 
 static inline __m256 vf_low(vf a) { return _mm512_castps512_ps256(a); }
 static inline __m256 vf_high(vf a) { return _mm512_extractf32x8_ps(a, 1); }

@@ -250,6 +250,25 @@ static void full_rows_alone(const nb_ops *ops)
     free(qkv), free(all), free(one);
 }
 
+/* More keys and values than are prepared at a time: heads go in groups, and each is what it is alone. */
+static void full_heads_alone(const nb_ops *ops)
+{
+    if (ops->isa == NB_ISA_REF || ops->isa == NB_ISA_LEVELS) return; /* one row at a time by construction, and slow */
+    enum { ROWS = 5500, HEADS = 3, D = 128, WIDTH = HEADS * D };
+    float *qkv = random_floats((size_t)ROWS * 3 * WIDTH, false, 1), *one = filled((size_t)ROWS * 3 * D, 0);
+    float *all = filled((size_t)ROWS * WIDTH, 0), *alone = filled((size_t)ROWS * D, 0);
+    size_t bounds[] = { 0, 100, ROWS };
+    ops->attend_full(ops, all, WIDTH, qkv, 3 * WIDTH, bounds, 2, HEADS, D, 0.09f);
+    for (size_t h = 0; h < HEADS; h++) {
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t part = 0; part < 3; part++)
+                memcpy(one + (r * 3 + part) * D, qkv + r * 3 * WIDTH + part * WIDTH + h * D, 4 * D);
+        ops->attend_full(ops, alone, D, one, 3 * D, bounds, 2, 1, D, 0.09f);
+        for (size_t r = 0; r < ROWS; r++) assert_memory_equal(all + r * WIDTH + h * D, alone + r * D, 4 * D);
+    }
+    free(qkv), free(one), free(all), free(alone);
+}
+
 /* Numbers that are none: no crash, and nothing leaks into rows that cannot see them. */
 static void not_numbers_of(const nb_ops *ops, nb_dtype type)
 {
@@ -303,6 +322,7 @@ static void test_independence(void **state)
     (void)state;
     each_level(chunks_and_threads);
     each_level(full_rows_alone);
+    each_level(full_heads_alone);
 }
 static void test_not_numbers(void **state)
 {
