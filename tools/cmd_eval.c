@@ -291,7 +291,8 @@ static nb_status judge(evaluation *e, const nb_eval_row *rows, nb_error *err)
 static nb_status open_session(nb_session *s, const options *o, const char *model, bool reference, nb_error *err)
 {
     nb_engine_flags engine = o->engine;
-    if (reference && engine.kv_cache_dtype == NB_KV_INT8) engine.kv_cache_dtype = NB_KV_AUTO; /* its cost is part of what is measured */
+    if (reference && engine.kv_cache_dtype == NB_KV_INT8) engine.kv_cache_dtype = NB_KV_AUTO; /* what they cost is measured */
+    if (reference) engine.lm_head = 0;
     NB_TRY(nb_session_open(s, &o->compute, err));
     NB_TRY(nb_session_model(s, model, 0, err));
     return nb_session_engine(s, &engine, (size_t)o->parallel * 16384, (int)o->parallel, err);
