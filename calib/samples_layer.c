@@ -100,7 +100,7 @@ static nb_status start_lane(layer_pass *p, bool keep, nb_error *err)
 static nb_status pass_new(layer_pass *p, nb_samples *s, const nb_model *model, bool keep, nb_error *err)
 {
     const nb_config *c = &model->config;
-    size_t half = (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->head_dim * nb_dtype_size(s->kv_type); /* K, then V */
+    size_t half = nb_kv_layer_bytes(c->kv_heads, c->head_dim, s->kv_type); /* K, then V */
     measure(p, s);
     p->attn = (nb_attn){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
                         .scale = 1.0f / sqrtf((float)c->head_dim), .kv_type = s->kv_type, .k_offset = 0, .v_offset = half};

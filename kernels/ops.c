@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
 
@@ -60,10 +61,18 @@ nb_status nb_isa_from_environment(nb_isa *out, nb_error *err)
 
 /* ---- memory: the host's own, the same at every CPU level ------------------ */
 
+enum { HUGE_PAGE = 1 << 21 };
+
 static void *host_alloc(const nb_ops *ops, size_t bytes)
 {
     (void)ops;
-    return nb_calloc_aligned(bytes, 1);
+    if (bytes < 4 * (size_t)HUGE_PAGE || bytes > SIZE_MAX - HUGE_PAGE) return nb_calloc_aligned(bytes, 1);
+    bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *p = aligned_alloc(HUGE_PAGE, bytes);
+    if (!p) return NULL;
+    madvise(p, bytes, MADV_HUGEPAGE); /* fewer translations; failing advice is no failure */
+    memset(p, 0, bytes);
+    return p;
 }
 
 static void host_free(const nb_ops *ops, void *p)

@@ -27,13 +27,28 @@ typedef enum { NB_ISA_REF, NB_ISA_AVX2, NB_ISA_AVX512, NB_ISA_LEVELS } nb_isa; /
 enum { NB_KV_PAGE = 32 }; /* tokens in a KV page */
 
 /* Shape of an attention call.  A KV page holds, for one layer, at byte k_offset:  K [kv_heads, NB_KV_PAGE, head_dim]
- * and at v_offset V in the same shape, elements of kv_type (F32 or BF16). */
+ * and at v_offset V in the same shape, elements of kv_type (F32, BF16 or I8).
+ *
+ * I8: each head's [NB_KV_PAGE, head_dim] codes of -127 .. 127 are followed by its scales, bf16 [NB_KV_PAGE], one for each token.
+ * An element is code * scale; scale = largest |element| of the token in that head / 127, to nearest; code = element / scale, to
+ * nearest even.  Of a row with an element that is not finite the scale is NaN.  Scales are bf16 because f16 ends at 65504. */
 typedef struct {
     int      heads, kv_heads, head_dim;
     float    scale;
     nb_dtype kv_type;
     size_t   k_offset, v_offset;
 } nb_attn;
+
+static inline size_t nb_kv_element(nb_dtype kv_type) { return kv_type == NB_F32 ? 4 : kv_type == NB_BF16 ? 2 : 1; }
+/* Bytes of the keys, or of the values, of one head and of one layer in a page. */
+static inline size_t nb_kv_head_bytes(int head_dim, nb_dtype kv_type)
+{
+    return NB_KV_PAGE * ((size_t)head_dim * nb_kv_element(kv_type) + (kv_type == NB_I8 ? sizeof(uint16_t) : 0));
+}
+static inline size_t nb_kv_layer_bytes(int kv_heads, int head_dim, nb_dtype kv_type)
+{
+    return (size_t)kv_heads * nb_kv_head_bytes(head_dim, kv_type);
+}
 
 /* The part of a step that belongs to one sequence: rows first .. first+rows-1 of the step's activations are its tokens
  * number past .. past+rows-1.  Token t lives in pages[t / NB_KV_PAGE] at slot t % NB_KV_PAGE. */

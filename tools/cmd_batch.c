@@ -323,6 +323,7 @@ static nb_status open_service(batch *b, nb_error *err)
                              .media = { .root = o->local_media, .offline = o->offline, .max_bytes = o->media_max_bytes, .timeout_s = (int)o->media_timeout } };
     NB_TRY(nb_session_open(&b->session, &o->compute, err));
     NB_TRY(nb_session_model(&b->session, o->model, &o->weights, err));
+    NB_TRY(nb_session_head(&b->session, &o->engine, err));
     s.engine.kv_type = nb_session_kv_type(&b->session, &o->engine);
     NB_TRY(nb_metrics_new(&b->metrics, b->name, err));
     return nb_service_start(&b->service, b->session.model, &s, b->metrics, err);

@@ -204,7 +204,7 @@ static void fill_row(nb_table *t, const options *o, const nb_session *s, const c
     nb_table_int(t, nb_pool_threads(s->pool));
     nb_table_int(t, o->engine.chunk);
     nb_table_int(t, o->engine.chunk);
-    const char *kv = nb_engine_kv_type(s->engine) == NB_F32 ? "f32" : "bf16";
+    const char *kv = nb_kv_name(nb_engine_kv_type(s->engine));
     nb_table_text(t, kv);
     nb_table_text(t, kv);
     nb_table_int(t, (int64_t)r->test.prompt);

@@ -290,9 +290,11 @@ static nb_status judge(evaluation *e, const nb_eval_row *rows, nb_error *err)
 
 /* ---- the command ------------------------------------------------------------------------------------------------------- */
 
-static nb_status open_session(nb_session *s, const options *o, const char *model, nb_error *err)
+static nb_status open_session(nb_session *s, const options *o, const char *model, bool reference, nb_error *err)
 {
     nb_engine_flags engine = o->engine;
+    if (reference && engine.kv_cache_dtype == NB_KV_INT8) engine.kv_cache_dtype = NB_KV_AUTO; /* what they cost is measured */
+    if (reference) engine.lm_head = 0;
     NB_TRY(nb_session_open(s, &o->compute, err));
     NB_TRY(nb_session_model(s, model, &o->weights, err));
     return nb_session_engine(s, &engine, (size_t)o->parallel * 16384, (int)o->parallel, err);
@@ -307,7 +309,7 @@ static nb_status evaluate(evaluation *e, const char *model, nb_eval_row *row, nb
 {
     const options *o = e->opt;
     nb_session     s = { 0 };
-    nb_status      status = open_session(&s, o, model, err);
+    nb_status      status = open_session(&s, o, model, false, err);
     if (status == NB_OK) status = nb_eval_row_open(row, model, s.model, err);
     if (status == NB_OK && e->divergence) status = compare(e, &s, &row->chats, err);
     if (status == NB_OK && o->text) status = measure_text(e, &s, &row->text, err);
@@ -333,7 +335,7 @@ static nb_status evaluate_all(evaluation *e, nb_eval_row *rows, nb_error *err)
 {
     const options *o = e->opt;
     nb_buf         out = { 0 };
-    if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, err));
+    if (o->ref && (e->divergence || o->text)) NB_TRY(open_session(&e->reference, o, o->ref, true, err));
     for (int i = 0; i < o->models.count; i++) NB_TRY((o->url ? evaluate_remote : evaluate)(e, o->models.items[i], &rows[i], err));
     NB_TRY(compare_with_baseline(e, rows, err));
     nb_eval_settings settings = { .pixels = pixels_setting(o), .ref = o->ref, .data = o->data, .text = o->text, .baseline = e->baseline,

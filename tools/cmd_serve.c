@@ -266,6 +266,7 @@ static nb_status open_model(serving *s, const char *directory, const char *name,
     }
     NB_TRY(nb_session_open(&m->session, &s->opt->compute, err));
     NB_TRY(nb_session_model(&m->session, directory, &s->opt->weights, err));
+    NB_TRY(nb_session_head(&m->session, &s->opt->engine, err));
     NB_TRY(service_options(&o, s->opt, m, err));
     fingerprint(m->served.fingerprint, m->session.model);
     NB_TRY(nb_metrics_new(&m->served.metrics, m->names[0], err));

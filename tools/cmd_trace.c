@@ -225,8 +225,8 @@ static nb_status record(const options *opt, nb_error *err)
                               .force = opt->force,
                               .model = opt->model};
     uint64_t         bytes = 0;
-    if (flags.kv_cache_dtype == 0)
-        flags.kv_cache_dtype = 1; /* f32: bf16 keys and values would be the largest difference from elsewhere */
+    if (flags.kv_cache_dtype == NB_KV_AUTO)
+        flags.kv_cache_dtype = NB_KV_F32; /* bf16 keys and values would be the largest difference from elsewhere */
     nb_status status = nb_session_open(&s, &opt->compute, err);
     if (status == NB_OK) status = nb_session_model(&s, opt->model, NULL, err);
     if (status == NB_OK) status = check_layers(opt, s.model, err);

@@ -24,12 +24,14 @@ extern const nb_arg nb_weight_args[NB_WEIGHT_ARGS];
 /* A file is of one model: with more of them a folder is needed. */
 nb_status nb_weight_check(const nb_weight_flags *flags, size_t models, nb_error *err);
 
-/* --kv-cache-dtype auto|f32|bf16 (auto: bf16), --prefill-chunk */
+/* --kv-cache-dtype, --prefill-chunk, --lm-head */
+typedef enum { NB_KV_AUTO, NB_KV_F32, NB_KV_BF16, NB_KV_INT8 } nb_kv_choice;
 typedef struct {
-    int     kv_cache_dtype;
+    int     kv_cache_dtype; /* nb_kv_choice */
     int64_t chunk;
+    int     lm_head;        /* keep, int8 */
 } nb_engine_flags;
-enum { NB_ENGINE_ARGS = 2 };
+enum { NB_ENGINE_ARGS = 3 };
 extern const nb_arg nb_engine_args[NB_ENGINE_ARGS];
 
 /* --min-pixels, --max-pixels, --pixels published, --image-root, --offline, --media-cache, --media-cache-size */
@@ -86,10 +88,13 @@ nb_status nb_session_open(nb_session *s, const nb_compute_flags *flags, nb_error
 /* Open a checkpoint directory; its notes are printed as warnings.  flags NULL: no pack cache. */
 nb_status nb_session_model(nb_session *s, const char *directory, const nb_weight_flags *flags, nb_error *err);
 nb_dtype  nb_session_kv_type(const nb_session *s, const nb_engine_flags *flags); /* what --kv-cache-dtype comes to */
+/* What --lm-head asks for; nb_session_engine does it too. */
+nb_status nb_session_head(nb_session *s, const nb_engine_flags *flags, nb_error *err);
 /* max_tokens, max_sequences: 0 for the engine's own. */
 nb_status nb_session_engine(nb_session *s, const nb_engine_flags *flags, size_t max_tokens, int max_sequences, nb_error *err);
 /* What --kv-cache-dtype auto means: f32 for an f32 checkpoint, else bf16. */
 nb_dtype  nb_kv_auto(const nb_model *model);
+const char *nb_kv_name(nb_dtype type); /* "f32", "bf16", "int8" */
 void      nb_session_close(nb_session *s); /* a zeroed or half-open one is fine */
 
 /* The last part of a path, as the name of what lies there; malloc'd, NULL without memory. */

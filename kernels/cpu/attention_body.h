@@ -7,6 +7,7 @@
  *     P = 2^(S - max)                        scale and log2(e) are folded into Q
  *     O [q, d] += P [q, n] V [n, d]          rescaled when the maximum of a row grows (Milakov & Gimelshein 2018, alg. 3)
  *
+ * Codes of I8 pages enter the products as they are; the scales of keys are put on the scores, those of values on the weights.
  * Reading a block from memory costs more than its 4 q d * 32 FLOPs at q = 1, hence the sharing; at q = 64 preparing it is 4 %
  * of the work.
  *
@@ -42,6 +43,7 @@ typedef struct {
     int            head; /* of K and V */
     const float   *k, *v;
     size_t         ld;
+    const float   *blocks; /* the same rows as load_block makes blocks of them, K' and V in turn; NULL: they are to be made */
 } token_source;
 
 /* Result of some queries over a range of tokens, not yet divided by `sum`. */
@@ -57,7 +59,11 @@ typedef struct {
     size_t limit[QUERIES];          /* tokens that a query sees */
     float  top[2][QUERIES], sum[2][QUERIES];
     _Alignas(64) float q[QUERIES * MAX_D], o[2][QUERIES * MAX_D], s[QUERIES * BLOCK];
-    _Alignas(64) float k[MAX_D * BLOCK], v[BLOCK * MAX_D]; /* K' [width, BLOCK], V [BLOCK, width] */
+    _Alignas(64) float k[MAX_D * BLOCK], v[BLOCK * MAX_D]; /* K' [width, BLOCK], V [BLOCK, width]; of I8 pages the codes */
+    _Alignas(64) float sum_parts[QUERIES * LANES];         /* of the scan that is going on */
+    _Alignas(64) float k_scale[BLOCK], v_scale[BLOCK];     /* of I8 pages */
+    bool scaled;                                           /* they count */
+    const float *keys, *values;                            /* of the block that is worked on */
 } work;
 
 static inline size_t smaller(size_t a, size_t b)
@@ -67,21 +73,33 @@ static inline size_t smaller(size_t a, size_t b)
 
 /* ---- products of any size from register tiles ------------------------------------- */
 
-static void tile_wide(const tile *t, size_t row, size_t column, size_t rows)
+static inline __attribute__((always_inline)) void tile_rows(const tile *t, size_t row, size_t column, size_t rows, int vectors)
 {
     switch (rows) {
-    case 1: tile_run(t, row, column, 1, 2); break;
-    case 2: tile_run(t, row, column, 2, 2); break;
-    case 3: tile_run(t, row, column, 3, 2); break;
-    case 4: tile_run(t, row, column, 4, 2); break;
-    case 5: tile_run(t, row, column, 5, 2); break;
-    case 6: tile_run(t, row, column, 6, 2); break;
+    case 1: tile_run(t, row, column, 1, vectors); break;
+    case 2: tile_run(t, row, column, 2, vectors); break;
+    case 3: tile_run(t, row, column, 3, vectors); break;
+    case 4: tile_run(t, row, column, 4, vectors); break;
+    case 5: tile_run(t, row, column, 5, vectors); break;
+    case 6: tile_run(t, row, column, 6, vectors); break;
 #if NB_TILE_ROWS > 6
-    case 7: tile_run(t, row, column, 7, 2); break;
-    case 8: tile_run(t, row, column, 8, 2); break;
+    case 7: tile_run(t, row, column, 7, vectors); break;
+    case 8: tile_run(t, row, column, 8, vectors); break;
 #endif
     }
 }
+
+static void tile_wide(const tile *t, size_t row, size_t column, size_t rows)
+{
+    tile_rows(t, row, column, rows, 2);
+}
+
+#if NB_TILE_VECTORS > 2
+static void tile_widest(const tile *t, size_t row, size_t column, size_t rows)
+{
+    tile_rows(t, row, column, rows, 3);
+}
+#endif
 
 static void tile_narrow(const tile *t, size_t row, size_t column, size_t rows)
 {
@@ -96,17 +114,24 @@ static void tile_narrow(const tile *t, size_t row, size_t column, size_t rows)
     }
 }
 
-/* columns a multiple of LANES; rows in tiles of equal size, because a tile of one row cannot hide the latency of FMA */
+/* columns a multiple of LANES; rows in tiles of equal size, because a tile of one row cannot hide the latency of FMA, and a tile
+ * of one vector reads twice as much for each: the last three vectors of an odd number (a head of 80 is five) go together */
 static void tile_product(const tile *t, size_t rows, size_t columns)
 {
     size_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (size_t column = 0; column < columns; column += 2 * LANES) {
+    for (size_t column = 0, vectors; column < columns; column += vectors * LANES) {
+        vectors = (columns - column) / LANES;
+        vectors = vectors == TILE_VECTORS || vectors < 2 ? vectors : 2;
         for (size_t i = 0; i < tiles; i++) {
             size_t begin = i * rows / tiles, end = (i + 1) * rows / tiles;
-            if (columns - column >= 2 * LANES)
+            if (vectors == 2)
                 tile_wide(t, begin, column, end - begin);
-            else
+            else if (vectors == 1)
                 tile_narrow(t, begin, column, end - begin);
+#if NB_TILE_VECTORS > 2
+            else
+                tile_widest(t, begin, column, end - begin);
+#endif
         }
     }
 }
@@ -116,6 +141,11 @@ static void tile_product(const tile *t, size_t rows, size_t columns)
 static inline vf load_f32(const void *row, size_t j, size_t n)
 {
     return vf_load_part((const float *)row + j, n);
+}
+
+static inline vf load_i8(const void *row, size_t j, size_t n)
+{
+    return n >= LANES ? vf_load_i8((const int8_t *)row + j) : vf_load_i8_part((const int8_t *)row + j, n);
 }
 
 static inline vf load_bf16(const void *row, size_t j, size_t n)
@@ -168,6 +198,30 @@ static void load_key_pairs(work *w, rows_at keys, size_t n, rows_at next)
     }
 }
 
+/* The same for codes and d a multiple of 4 LANES: quads of them. */
+static void load_key_quads(work *w, rows_at keys, size_t n, rows_at next)
+{
+    for (size_t j = 0; j < w->d; j += 4 * LANES) {
+        for (size_t t = 0; t < BLOCK; t += LANES) {
+            vf r[LANES];
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                r[i] = t + i < n ? vf_load_quads((const int8_t *)(keys.p + (t + i) * keys.stride) + j) : vf_set(0.0f);
+                if (next.p) vf_prefetch(next.p + (t + i) * next.stride + j);
+            }
+            vf_transpose(r);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < LANES; i++) {
+                float *to = w->k + (j + 4 * i) * BLOCK + t;
+                vf_store(to, vf_of_quads(r[i], 0));
+                vf_store(to + BLOCK, vf_of_quads(r[i], 1));
+                vf_store(to + 2 * BLOCK, vf_of_quads(r[i], 2));
+                vf_store(to + 3 * BLOCK, vf_of_quads(r[i], 3));
+            }
+        }
+    }
+}
+
 /* w->v = V, n rows */
 static inline __attribute__((always_inline)) void load_values(work *w, rows_at values, size_t n, rows_at next,
                                                               vf load(const void *, size_t, size_t))
@@ -185,17 +239,37 @@ static rows_at rows_of_page(const token_source *from, size_t offset, size_t toke
     return (rows_at){ nb_kv_at(from->a, from->pages, offset, token, from->head), (size_t)from->a->head_dim * element };
 }
 
+/* Scales of n tokens, and zeros behind them. */
+static void load_scales(float *to, const token_source *from, size_t offset, size_t token, size_t n)
+{
+    const uint16_t *scale = nb_kv_scale_at(from->a, from->pages, offset, token, from->head);
+    for (size_t t = 0; t < BLOCK; t += LANES) vf_store(to + t, load_bf16(scale, t, n > t ? n - t : 0));
+}
+
+static void load_block_scales(work *w, const token_source *from, size_t token, size_t n)
+{
+    load_scales(w->k_scale, from, from->a->k_offset, token, n);
+    load_scales(w->v_scale, from, from->a->v_offset, token, n);
+}
+
 /* Fill w->k and w->v with tokens token .. token+n-1.  `more`: the block behind them is next, and pages are fetched ahead:
  * they are scattered over memory, and at one query per sequence waiting for them would be all the time there is. */
 static void load_block(work *w, const token_source *from, size_t token, size_t n, bool more)
 {
+    w->keys = w->k;
+    w->values = w->v;
+    if (from->blocks) {
+        w->keys = from->blocks + token / BLOCK * 2 * BLOCK * w->width;
+        w->values = w->keys + BLOCK * w->width;
+        return;
+    }
     if (!from->a) {
         size_t stride = from->ld * sizeof(float);
         load_keys(w, (rows_at){ (const char *)(from->k + token * from->ld), stride }, n, load_f32);
         load_values(w, (rows_at){ (const char *)(from->v + token * from->ld), stride }, n, (rows_at){ NULL, 0 }, load_f32);
         return;
     }
-    size_t  element = from->a->kv_type == NB_BF16 ? 2 : 4, next = token + BLOCK;
+    size_t  element = nb_kv_element(from->a->kv_type), next = token + BLOCK;
     rows_at k = rows_of_page(from, from->a->k_offset, token, element), next_k = { NULL, 0 };
     rows_at v = rows_of_page(from, from->a->v_offset, token, element), next_v = { NULL, 0 };
     if (more) {
@@ -205,6 +279,13 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
     if (element == 4) {
         load_keys(w, k, n, load_f32);
         load_values(w, v, n, next_v, load_f32);
+    } else if (element == 1) {
+        load_block_scales(w, from, token, n);
+        if (w->d % (4 * LANES) == 0)
+            load_key_quads(w, k, n, next_k);
+        else
+            load_keys(w, k, n, load_i8);
+        load_values(w, v, n, next_v, load_i8);
     } else {
         if (w->d % (2 * LANES) == 0)
             load_key_pairs(w, k, n, next_k);
@@ -214,33 +295,37 @@ static void load_block(work *w, const token_source *from, size_t token, size_t n
     }
 }
 
+#include "kernels/cpu/attention_few.h"
+
 /* ---- the scan over tokens --------------------------------------------------------- */
 
-/* Turn the scores of one query into weights and make room for them: n > 0 of the block's tokens are visible. */
-static void weigh(float *s, float *o, size_t width, float *top, float *sum, size_t n)
+/* Turn the scores s of one query of w into weights and make room for them in o: n > 0 of the block's tokens are visible.  sum is
+ * kept in LANES parts until the end of a scan; the largest score is looked for only where it changes. */
+static inline void weigh(const work *w, float *s, float *o, float *top, float *sum, size_t n)
 {
     vf x[BLOCK / LANES], high = vf_set(-INFINITY);
     for (size_t i = 0; i < BLOCK / LANES; i++) {
         size_t visible = n > i * LANES ? n - i * LANES : 0;
-        x[i] = vf_first(vf_load(s + i * LANES), vf_set(-INFINITY), visible);
+        x[i] = vf_load(s + i * LANES);
+        if (w->scaled) x[i] = vf_mul(x[i], vf_load(w->k_scale + i * LANES));
+        x[i] = vf_first(x[i], vf_set(-INFINITY), visible);
         high = vf_max(high, x[i]);
     }
-    float block_top = vf_top(high), new_top = block_top > *top ? block_top : *top;
-    vf    total = vf_set(0.0f), shift = vf_set(new_top);
-    for (size_t i = 0; i < BLOCK / LANES; i++) {
-        vf p = vf_exp2(vf_sub(x[i], shift));
-        vf_store(s + i * LANES, p);
-        total = vf_add(total, p);
-    }
-    if (new_top > *top) { /* else the factor is 1 */
-        float factor_lanes[LANES];
+    vf total = vf_load(sum);
+    if (vf_any_above(high, vf_set(*top))) { /* else the factor is 1 */
+        float new_top = vf_top(high);
         vf    factor = vf_exp2(vf_set(*top - new_top));
-        vf_store(factor_lanes, factor);
-        *sum *= factor_lanes[0];
-        for (size_t j = 0; j < width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
+        total = vf_mul(total, factor);
+        for (size_t j = 0; j < w->width; j += LANES) vf_store(o + j, vf_mul(vf_load(o + j), factor));
         *top = new_top;
     }
-    *sum += vf_sum(total);
+    vf shift = vf_set(*top);
+    for (size_t i = 0; i < BLOCK / LANES; i++) {
+        vf p = vf_exp2(vf_sub(x[i], shift));
+        vf_store(s + i * LANES, w->scaled ? vf_mul(p, vf_load(w->v_scale + i * LANES)) : p);
+        total = vf_add(total, p);
+    }
+    vf_store(sum, total);
 }
 
 static size_t visible_tokens(const work *w, size_t query, size_t block, size_t n)
@@ -248,30 +333,43 @@ static size_t visible_tokens(const work *w, size_t query, size_t block, size_t n
     return w->limit[query] > block ? smaller(w->limit[query] - block, n) : 0;
 }
 
+/* w->s [queries, BLOCK] = the scores of n tokens from `token` on. */
+static void score_block(work *w, const token_source *source, size_t token, size_t n, bool more, bool few)
+{
+    if (few) {
+        scores_few(w, source, token, n, more);
+    } else {
+        load_block(w, source, token, n, more);
+        tile scores = { .c = w->s, .a = w->q, .b = w->keys, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK,
+                        .inner = w->d, .fresh = true };
+        tile_product(&scores, w->queries, BLOCK);
+    }
+}
+
 /* Tokens from .. to-1 for all queries of w into *out, from scratch.  `from` is a multiple of BLOCK. */
 static void scan(work *w, partial *out, const token_source *source, size_t from, size_t to)
 {
+    bool few = queries_are_few(w, source);
     memset(out->o, 0, w->queries * w->width * sizeof(float));
-    for (size_t q = 0; q < w->queries; q++) {
-        out->top[q] = -INFINITY;
-        out->sum[q] = 0;
-    }
+    memset(w->sum_parts, 0, w->queries * LANES * sizeof(float));
+    for (size_t q = 0; q < w->queries; q++) out->top[q] = -INFINITY;
     for (size_t block = from; block < to; block += BLOCK) {
         size_t n = smaller(BLOCK, to - block);
-        load_block(w, source, block, n, block + BLOCK < to);
-        tile scores = { .c = w->s, .a = w->q, .b = w->k, .ldc = BLOCK, .a_row = w->width, .a_inner = 1, .ldb = BLOCK,
-                        .inner = w->d, .fresh = true };
-        tile_product(&scores, w->queries, BLOCK);
+        score_block(w, source, block, n, block + BLOCK < to, few);
         for (size_t q = 0, end; q < w->queries; q = end) { /* queries that see equally much of this block */
             size_t visible = visible_tokens(w, q, block, n);
             for (end = q; end < w->queries && visible_tokens(w, end, block, n) == visible; end++)
                 if (visible)
-                    weigh(w->s + end * BLOCK, out->o + end * w->width, w->width, &out->top[end], &out->sum[end], visible);
-            tile values = { .c = out->o + q * w->width, .a = w->s + q * BLOCK, .b = w->v, .ldc = w->width, .a_row = BLOCK,
+                    weigh(w, w->s + end * BLOCK, out->o + end * w->width, &out->top[end], w->sum_parts + end * LANES, visible);
+            tile values = { .c = out->o + q * w->width, .a = w->s + q * BLOCK, .b = w->values, .ldc = w->width, .a_row = BLOCK,
                             .a_inner = 1, .ldb = w->width, .inner = visible };
-            if (visible) tile_product(&values, end - q, w->width);
+            if (visible && few)
+                values_few(w, values.c, values.a, end - q, source, block, visible);
+            else if (visible)
+                tile_product(&values, end - q, w->width);
         }
     }
+    for (size_t q = 0; q < w->queries; q++) out->sum[q] = vf_sum(vf_load(w->sum_parts + q * LANES));
 }
 
 /* total += part for one query.  Every query sees token 0, so the total's top is finite; a part without tokens has top = -inf
@@ -366,6 +464,7 @@ static void load_unit(work *w, const attend_call *c, const unit *u)
 {
     w->d = (size_t)c->a->head_dim;
     w->width = c->width;
+    w->scaled = c->a->kv_type == NB_I8;
     w->queries = u->rows * u->heads;
     for (size_t i = 0; i < w->queries; i++) {
         size_t row = u->row + i / u->heads, head = u->head + i % u->heads;
@@ -490,11 +589,44 @@ typedef struct {
     size_t        ldo, ld, heads, d;
     const size_t *bounds;
     float         scale;
+    float        *blocks; /* NULL, or [heads of a group, key_blocks, 2, BLOCK * width]: each head's keys and values, prepared once */
+    size_t        key_blocks, first_head, group; /* of all segments; heads first_head .. first_head+group-1 are computed now */
 } full_call;
+
+enum { BLOCK_FLOATS = 1 << 22 }; /* prepared at a time at most: 16 MB, but at least one head */
+
+static size_t key_blocks_of_segment(const full_call *c, size_t segment)
+{
+    return (c->bounds[segment + 1] - c->bounds[segment] + BLOCK - 1) / BLOCK;
+}
 
 static size_t blocks_of_segment(const full_call *c, size_t segment)
 {
     return (c->bounds[segment + 1] - c->bounds[segment] + QUERIES - 1) / QUERIES;
+}
+
+static token_source rows_of_head(const full_call *c, size_t first, size_t head)
+{
+    const float *keys = c->qkv + first * c->ld + (c->heads + head) * c->d;
+    return (token_source){ .k = keys, .v = keys + c->heads * c->d, .ld = c->ld };
+}
+
+/* An item: one block of the keys and values of one head. */
+static void prepare_block(void *context, size_t item, int thread)
+{
+    (void)thread;
+    const full_call *c = context;
+    size_t           block = item / c->group, of_group = item % c->group, segment = 0, at = block;
+    for (size_t n; at >= (n = key_blocks_of_segment(c, segment)); segment++) at -= n;
+    size_t       first = c->bounds[segment], tokens = c->bounds[segment + 1] - first;
+    token_source source = rows_of_head(c, first, c->first_head + of_group);
+    work         w;
+    w.d = c->d;
+    w.width = (c->d + LANES - 1) / LANES * LANES;
+    load_block(&w, &source, at * BLOCK, smaller(BLOCK, tokens - at * BLOCK), false);
+    float *to = c->blocks + (of_group * c->key_blocks + block) * 2 * BLOCK * w.width;
+    memcpy(to, w.k, BLOCK * w.width * sizeof *to);
+    memcpy(to + BLOCK * w.width, w.v, smaller(BLOCK, tokens - at * BLOCK) * w.width * sizeof *to);
 }
 
 /* An item: QUERIES rows of a segment for one head; heads of the same rows follow each other. */
@@ -502,19 +634,23 @@ static void full_unit(void *context, size_t item, int thread)
 {
     (void)thread;
     const full_call *c = context;
-    size_t           block = item / c->heads, head = item % c->heads, segment = 0;
-    for (size_t n; block >= (n = blocks_of_segment(c, segment)); segment++) block -= n;
+    size_t           block = item / c->group, of_group = item % c->group, head = c->first_head + of_group, segment = 0, before = 0;
+    for (size_t n; block >= (n = blocks_of_segment(c, segment)); segment++) {
+        block -= n;
+        before += key_blocks_of_segment(c, segment);
+    }
     size_t first = c->bounds[segment], tokens = c->bounds[segment + 1] - first, row = first + block * QUERIES;
     work   w;
     w.d = c->d;
     w.width = (c->d + LANES - 1) / LANES * LANES;
+    w.scaled = false;
     w.queries = smaller(QUERIES, first + tokens - row);
     for (size_t i = 0; i < w.queries; i++) {
         w.limit[i] = tokens;
         load_query(&w, i, c->qkv + (row + i) * c->ld + head * c->d, c->scale);
     }
-    const float *keys = c->qkv + first * c->ld + (c->heads + head) * c->d;
-    token_source source = { .k = keys, .v = keys + c->heads * c->d, .ld = c->ld };
+    token_source source = rows_of_head(c, first, head);
+    if (c->blocks) source.blocks = c->blocks + (of_group * c->key_blocks + before) * 2 * BLOCK * w.width;
     partial      total = { w.o[0], w.top[0], w.sum[0] };
     scan(&w, &total, &source, 0, tokens);
     for (size_t i = 0; i < w.queries; i++)
@@ -527,9 +663,25 @@ static void attend_full(const nb_ops *ops, float *out, size_t ldo, const float *
     assert(d > 0 && d <= MAX_D);
     full_call call = { .out = out, .qkv = qkv, .ldo = ldo, .ld = ld, .heads = (size_t)heads, .d = (size_t)d,
                        .bounds = bounds, .scale = scale };
-    size_t    blocks = 0;
-    for (size_t s = 0; s < segments; s++) blocks += blocks_of_segment(&call, s);
-    nb_parallel(ops->pool, blocks * call.heads, full_unit, &call);
+    size_t    blocks = 0, width = (call.d + LANES - 1) / LANES * LANES, head_floats;
+    for (size_t s = 0; s < segments; s++) {
+        blocks += blocks_of_segment(&call, s);
+        call.key_blocks += key_blocks_of_segment(&call, s);
+    }
+    call.group = call.heads;
+    /* Rows of one head lie a page apart: walking them for every block of queries costs more than the products. */
+    if (blocks > segments && nb_mul(call.key_blocks, 2 * BLOCK * width, &head_floats) && head_floats <= SIZE_MAX / 4 / call.heads) {
+        size_t fit = BLOCK_FLOATS / head_floats;
+        call.group = fit == 0 ? 1 : smaller(fit, call.heads);
+        call.blocks = malloc(call.group * head_floats * sizeof(float));
+        if (!call.blocks) call.group = call.heads; /* without: the same bits */
+    }
+    for (; call.first_head < call.heads; call.first_head += call.group) {
+        call.group = smaller(call.group, call.heads - call.first_head);
+        if (call.blocks) nb_parallel(ops->pool, call.key_blocks * call.group, prepare_block, &call);
+        nb_parallel(ops->pool, blocks * call.group, full_unit, &call);
+    }
+    free(call.blocks);
 }
 
 static void fill_attention(nb_ops *ops)

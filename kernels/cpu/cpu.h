@@ -45,9 +45,15 @@ nb_status nb_pack_check(nb_matrix *out, const nb_weights *parts, int count, nb_e
 /* First byte of K (offset k_offset) or V (v_offset) of one token and KV head. */
 static inline void *nb_kv_at(const nb_attn *a, void *const *pages, size_t offset, size_t token, int head)
 {
-    size_t size = a->kv_type == NB_BF16 ? 2 : 4;
-    size_t row = (size_t)head * NB_KV_PAGE + token % NB_KV_PAGE;
-    return (char *)pages[token / NB_KV_PAGE] + offset + row * (size_t)a->head_dim * size;
+    char *of_head = (char *)pages[token / NB_KV_PAGE] + offset + (size_t)head * nb_kv_head_bytes(a->head_dim, a->kv_type);
+    return of_head + token % NB_KV_PAGE * (size_t)a->head_dim * nb_kv_element(a->kv_type);
+}
+
+/* The same token's scale, of I8 pages. */
+static inline uint16_t *nb_kv_scale_at(const nb_attn *a, void *const *pages, size_t offset, size_t token, int head)
+{
+    char *of_head = (char *)pages[token / NB_KV_PAGE] + offset + (size_t)head * nb_kv_head_bytes(a->head_dim, a->kv_type);
+    return (uint16_t *)(void *)(of_head + NB_KV_PAGE * (size_t)a->head_dim) + token % NB_KV_PAGE;
 }
 
 #endif

@@ -22,7 +22,10 @@ typedef struct {
 static double element(const source *s, bool value, size_t token, size_t j)
 {
     if (!s->a) return (value ? s->values : s->keys)[token * s->ld + j];
-    const void *p = nb_kv_at(s->a, s->span->pages, value ? s->a->v_offset : s->a->k_offset, token, s->head);
+    size_t      offset = value ? s->a->v_offset : s->a->k_offset;
+    const void *p = nb_kv_at(s->a, s->span->pages, offset, token, s->head);
+    if (s->a->kv_type == NB_I8)
+        return ((const int8_t *)p)[j] * (double)nb_bf16_to_f32(*nb_kv_scale_at(s->a, s->span->pages, offset, token, s->head));
     return s->a->kv_type == NB_BF16 ? nb_bf16_to_f32(((const uint16_t *)p)[j]) : ((const float *)p)[j];
 }
 

@@ -143,6 +143,32 @@ static void rope(const nb_ops *ops, float *x, size_t ld, size_t rows, int heads,
 
 /* ---- K and V into pages -------------------------------------------------------- */
 
+static void store_codes(int8_t *codes, uint16_t *scale, const float *x, size_t d)
+{
+    float top = 0;
+    bool  finite = true;
+    for (size_t j = 0; j < d; j++) {
+        finite = finite && isfinite(x[j]);
+        top = fabsf(x[j]) > top ? fabsf(x[j]) : top;
+    }
+    *scale = nb_f32_to_bf16(finite ? top / 127.0f : NAN);
+    float step = nb_bf16_to_f32(*scale);
+    for (size_t j = 0; j < d; j++) {
+        float code = step > 0 ? rintf(x[j] / step) : 0;
+        codes[j] = (int8_t)(code > 127 ? 127 : code < -127 ? -127 : code); /* only where the scale is subnormal */
+    }
+}
+
+/* d values into the page of a token and head */
+static void store_head(const nb_attn *a, void *const *pages, size_t offset, size_t token, int head, const float *x)
+{
+    void *to = nb_kv_at(a, pages, offset, token, head);
+    if (a->kv_type == NB_I8)
+        store_codes(to, nb_kv_scale_at(a, pages, offset, token, head), x, (size_t)a->head_dim);
+    else
+        nb_from_f32(to, a->kv_type, x, (size_t)a->head_dim);
+}
+
 static void kv_store(const nb_ops *ops, const nb_attn *a, const nb_span *spans, size_t count, const float *k, const float *v,
                      size_t ld)
 {
@@ -152,8 +178,8 @@ static void kv_store(const nb_ops *ops, const nb_attn *a, const nb_span *spans, 
         for (size_t r = 0; r < spans[s].rows; r++) {
             for (int h = 0; h < a->kv_heads; h++) {
                 size_t from = (spans[s].first + r) * ld + (size_t)h * d, token = spans[s].past + r;
-                nb_from_f32(nb_kv_at(a, spans[s].pages, a->k_offset, token, h), a->kv_type, k + from, d);
-                nb_from_f32(nb_kv_at(a, spans[s].pages, a->v_offset, token, h), a->kv_type, v + from, d);
+                store_head(a, spans[s].pages, a->k_offset, token, h, k + from);
+                store_head(a, spans[s].pages, a->v_offset, token, h, v + from);
             }
         }
     }

@@ -229,20 +229,46 @@ static void store_bf16(uint16_t *to, const float *from, size_t n)
     if (j < n) vf_store_bf16_part(to + j, vf_load_part(from + j, n - j), n - j);
 }
 
+/* I8, as ops.h says.  Quotients are divided, not multiplied by an inverse: every level stores the same bytes. */
+static void store_codes(int8_t *to, uint16_t *scale, const float *from, size_t d)
+{
+    vf top = vf_set(0.0f), none = vf_set(0.0f); /* none: NaN once something is not finite */
+    for (size_t j = 0; j < d; j += LANES) {
+        vf x = vf_load_part(from + j, at_most(LANES, d - j));
+        top = vf_max(vf_abs(x), top);
+        none = vf_fma(x, vf_set(0.0f), none);
+    }
+    float rest = vf_sum(none);
+    *scale = nb_f32_to_bf16(rest == 0 ? vf_top(top) / 127.0f : NAN);
+    float step = nb_bf16_to_f32(*scale);
+    vf    factor = vf_set(step > 0 ? step : 1.0f), most = vf_set(127.0f);
+    for (size_t j = 0; j < d; j += LANES) {
+        size_t n = at_most(LANES, d - j);
+        vf     code = step > 0 ? vf_round(vf_div(vf_load_part(from + j, n), factor)) : vf_set(0.0f);
+        vf_store_i8_part(to + j, vf_max(vf_min(code, most), vf_sub(vf_set(0.0f), most)), n);
+    }
+}
+
+static void store_head(const nb_attn *a, void *const *pages, size_t offset, size_t token, int head, const float *from)
+{
+    void  *to = nb_kv_at(a, pages, offset, token, head);
+    size_t d = (size_t)a->head_dim;
+    if (a->kv_type == NB_I8)
+        store_codes(to, nb_kv_scale_at(a, pages, offset, token, head), from, d);
+    else if (a->kv_type == NB_BF16)
+        store_bf16(to, from, d);
+    else
+        memcpy(to, from, d * sizeof(float));
+}
+
 static void store_token(const store_call *c, const nb_span *span, size_t r)
 {
     const nb_attn *a = c->a;
     size_t         d = (size_t)a->head_dim, token = span->past + r;
     for (int h = 0; h < a->kv_heads; h++) {
         size_t from = (span->first + r) * c->ld + (size_t)h * d;
-        void  *k = nb_kv_at(a, span->pages, a->k_offset, token, h), *v = nb_kv_at(a, span->pages, a->v_offset, token, h);
-        if (a->kv_type == NB_BF16) {
-            store_bf16(k, c->k + from, d);
-            store_bf16(v, c->v + from, d);
-        } else {
-            memcpy(k, c->k + from, d * sizeof(float));
-            memcpy(v, c->v + from, d * sizeof(float));
-        }
+        store_head(a, span->pages, a->k_offset, token, h, c->k + from);
+        store_head(a, span->pages, a->v_offset, token, h, c->v + from);
     }
 }
 

@@ -6,6 +6,7 @@
 #define NB_VEC_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -13,7 +14,8 @@
 #include "kernels/gram_sums.h"
 
 #define NB_TILE_ROWS 6 /* of two vectors each: 12 sums, 2 columns and 1 factor in 16 registers */
-enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS };
+#define NB_TILE_VECTORS 2
+enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS, TILE_VECTORS = NB_TILE_VECTORS };
 
 typedef __m256 vf;
 
@@ -63,6 +65,8 @@ static inline vf vf_scale(vf a, vf n)
     __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(a, _mm256_castsi256_ps(exponent));
 }
+
+static inline bool vf_any_above(vf a, vf b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; } /* a NaN is not above */
 
 static inline __m128 vf_low(vf a) { return _mm256_castps256_ps128(a); }
 static inline __m128 vf_high(vf a) { return _mm256_extractf128_ps(a, 1); }
@@ -175,6 +179,34 @@ static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
     uint16_t whole[LANES];
     vf_store_bf16(whole, x);
     memcpy(p, whole, 2 * n);
+}
+
+/* LANES signed bytes, and back (whole numbers of -128 .. 127) */
+static inline vf vf_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+static inline vf vf_load_i8_part(const int8_t *p, size_t n)
+{
+    int8_t whole[LANES] = { 0 };
+    memcpy(whole, p, n);
+    return vf_load_i8(whole);
+}
+static inline void vf_store_i8_part(int8_t *p, vf x, size_t n)
+{
+    int8_t  whole[LANES];
+    __m256i i = _mm256_cvtps_epi32(x);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+    _mm_storel_epi64((__m128i *)(void *)whole, _mm_packs_epi16(words, words));
+    memcpy(p, whole, n < LANES ? n : LANES);
+}
+/* LANES quads of signed bytes, moved about as f32 lanes; then number i of each quad, 0 .. 3, a constant */
+static inline vf vf_load_quads(const int8_t *p) { return _mm256_loadu_ps((const float *)(const void *)p); }
+static inline vf vf_of_quads(vf a, int i)
+{
+    __m256i q = _mm256_castps_si256(a);
+    __m256i left = i == 0 ? _mm256_slli_epi32(q, 24) : i == 1 ? _mm256_slli_epi32(q, 16) : i == 2 ? _mm256_slli_epi32(q, 8) : q;
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(left, 24));
 }
 
 static inline void vf_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

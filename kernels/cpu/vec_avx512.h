@@ -6,13 +6,15 @@
 #define NB_VEC_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/gram_sums.h"
 
 #define NB_TILE_ROWS 8 /* of two vectors each: 16 of 32 registers, enough to hide the latency of FMA */
-enum { LANES = 16, TILE_ROWS = NB_TILE_ROWS };
+#define NB_TILE_VECTORS 3
+enum { LANES = 16, TILE_ROWS = NB_TILE_ROWS, TILE_VECTORS = NB_TILE_VECTORS };
 
 typedef __m512 vf;
 
@@ -59,6 +61,8 @@ static inline vf vf_scale(vf a, vf n)
     __m512i exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
     return _mm512_mul_ps(a, _mm512_castsi512_ps(exponent));
 }
+
+static inline bool vf_any_above(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; } /* a NaN is not above */
 
 static inline __m256 vf_low(vf a) { return _mm512_castps512_ps256(a); }
 static inline __m256 vf_high(vf a) { return _mm512_extractf32x8_ps(a, 1); }
@@ -167,6 +171,28 @@ static inline void vf_store_bf16(uint16_t *p, vf x) { _mm256_storeu_si256((__m25
 static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
 {
     _mm256_mask_storeu_epi16(p, vf_mask(n), vf_to_bf16(x));
+}
+
+/* LANES signed bytes, and back (whole numbers of -128 .. 127) */
+static inline vf vf_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+static inline vf vf_load_i8_part(const int8_t *p, size_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vf_mask(n), p)));
+}
+static inline void vf_store_i8_part(int8_t *p, vf x, size_t n)
+{
+    _mm_mask_storeu_epi8(p, n >= LANES ? 0xffff : vf_mask(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+/* LANES quads of signed bytes, moved about as f32 lanes; then number i of each quad, 0 .. 3, a constant */
+static inline vf vf_load_quads(const int8_t *p) { return _mm512_loadu_ps((const float *)(const void *)p); }
+static inline vf vf_of_quads(vf a, int i)
+{
+    __m512i q = _mm512_castps_si512(a);
+    __m512i left = i == 0 ? _mm512_slli_epi32(q, 24) : i == 1 ? _mm512_slli_epi32(q, 16) : i == 2 ? _mm512_slli_epi32(q, 8) : q;
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(left, 24));
 }
 
 static inline void vf_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

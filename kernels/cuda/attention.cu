@@ -72,9 +72,16 @@ static __device__ inline const device_span *span_of_row(const device_spans *s, u
 static __device__ inline char *kv_at(const nb_attn *a, const device_spans *s, const device_span *span, size_t offset,
                                      uint64_t token, int head)
 {
-    size_t size = a->kv_type == NB_BF16 ? 2 : 4;
-    size_t row = (size_t)head * NB_KV_PAGE + token % NB_KV_PAGE;
-    return (char *)s->pages[span->page + token / NB_KV_PAGE] + offset + row * (size_t)a->head_dim * size;
+    size_t row = (size_t)a->head_dim * (a->kv_type == NB_F32 ? 4 : a->kv_type == NB_BF16 ? 2 : 1);
+    size_t of_head = NB_KV_PAGE * (row + (a->kv_type == NB_I8 ? 2 : 0));
+    return (char *)s->pages[span->page + token / NB_KV_PAGE] + offset + (size_t)head * of_head + token % NB_KV_PAGE * row;
+}
+
+/* The scale of a token whose codes begin at p: nb_kv_scale_at. */
+static __device__ inline uint16_t *scale_at(const nb_attn *a, char *p, uint64_t token)
+{
+    size_t d = (size_t)a->head_dim, slot = token % NB_KV_PAGE;
+    return (uint16_t *)(p + (NB_KV_PAGE - slot) * d) + slot;
 }
 
 /* ---- store -------------------------------------------------------------------------------------------------------------------- */
@@ -87,6 +94,24 @@ static __device__ inline void store_element(char *to, int type, size_t j, float 
         ((uint32_t *)to)[j] = nb_float_bits(value); /* bits: a NaN is stored as it is */
 }
 
+/* The scale of x [d], as ops.h says; every thread finds it by itself. */
+static __device__ inline uint16_t scale_of(const float *x, size_t d)
+{
+    float top = 0, none = 0;
+    for (size_t j = 0; j < d; j++) {
+        float size = fabsf(x[j]);
+        top = size > top ? size : top;
+        none = nb_fma(x[j], 0.0f, none); /* NaN once something is not finite */
+    }
+    return nb_float_bf16(none == 0 ? top / 127.0f : nb_bits_float(0x7fc00000u));
+}
+
+static __device__ inline void store_code(char *to, size_t j, float value, float step)
+{
+    float code = step > 0 ? rintf(value / step) : 0;
+    ((int8_t *)to)[j] = (int8_t)(code > 127 ? 127 : code < -127 ? -127 : code);
+}
+
 /* One block per row and KV head. */
 static __global__ void store_kv(nb_attn a, device_spans s, const float *k, const float *v, size_t ld)
 {
@@ -97,9 +122,22 @@ static __global__ void store_kv(nb_attn a, device_spans s, const float *k, const
     size_t             from = (span->first + row) * ld + (size_t)head * (size_t)a.head_dim;
     NB_PHASE
     {
-        for (size_t j = threadIdx.x; j < (size_t)a.head_dim; j += THREADS) {
-            store_element(to_k, a.kv_type, j, k[from + j]);
-            store_element(to_v, a.kv_type, j, v[from + j]);
+        size_t d = (size_t)a.head_dim;
+        if (a.kv_type == NB_I8) {
+            uint16_t k_scale = scale_of(k + from, d), v_scale = scale_of(v + from, d);
+            if (threadIdx.x == 0) {
+                *scale_at(&a, to_k, token) = k_scale;
+                *scale_at(&a, to_v, token) = v_scale;
+            }
+            for (size_t j = threadIdx.x; j < d; j += THREADS) {
+                store_code(to_k, j, k[from + j], nb_bf16_float(k_scale));
+                store_code(to_v, j, v[from + j], nb_bf16_float(v_scale));
+            }
+        } else {
+            for (size_t j = threadIdx.x; j < d; j += THREADS) {
+                store_element(to_k, a.kv_type, j, k[from + j]);
+                store_element(to_v, a.kv_type, j, v[from + j]);
+            }
         }
     }
 }
@@ -130,24 +168,28 @@ typedef struct {
     float top, factor, total, out[DIMS];
 } softmax;
 
-static __device__ inline const char *token_at(const source *s, bool value, uint64_t token)
+/* Where a token's elements are, and what they are to be multiplied by. */
+static __device__ inline char *token_at(const source *s, bool value, uint64_t token, float *scale)
 {
-    if (!s->a) return (const char *)((value ? s->values : s->keys) + token * s->ld);
-    return kv_at(s->a, s->spans, s->span, value ? s->a->v_offset : s->a->k_offset, token, s->head);
+    *scale = 1;
+    if (!s->a) return (char *)((value ? s->values : s->keys) + token * s->ld);
+    char *p = kv_at(s->a, s->spans, s->span, value ? s->a->v_offset : s->a->k_offset, token, s->head);
+    if (s->a->kv_type == NB_I8) *scale = nb_bf16_float(*scale_at(s->a, p, token));
+    return p;
 }
 
-static __device__ inline float element(const char *p, bool bf16, size_t j)
+static __device__ inline float element(const char *p, int type, size_t j)
 {
-    return bf16 ? nb_bf16_float(((const uint16_t *)p)[j]) : ((const float *)p)[j];
+    return type == NB_BF16 ? nb_bf16_float(((const uint16_t *)p)[j]) : type == NB_I8 ? ((const int8_t *)p)[j] : ((const float *)p)[j];
 }
 
 /* out[0 .. d) = softmax(scale q K') V over `tokens` keys; run by all threads of a block. */
 static __device__ void attend_row(float *out, const float *q, const source *s, uint64_t tokens, size_t d, float scale)
 {
-    __shared__ float       query[MAX_HEAD_DIM], score[TILE], weight[TILE];
+    __shared__ float       query[MAX_HEAD_DIM], score[TILE], weight[TILE], value_scale[TILE];
     __shared__ const char *value[TILE];
     NB_PRIVATE(softmax, state); /* top, factor and total are the same in every thread */
-    bool bf16 = s->a && s->a->kv_type == NB_BF16;
+    int type = s->a ? s->a->kv_type : NB_F32;
     NB_PHASE
     {
         for (size_t j = threadIdx.x; j < d; j += THREADS) query[j] = q[j];
@@ -161,11 +203,11 @@ static __device__ void attend_row(float *out, const float *q, const source *s, u
         NB_PHASE /* one score for each thread */
         {
             if (threadIdx.x < n) {
-                const char *key = token_at(s, false, first + threadIdx.x);
-                float       sum = 0;
-                for (size_t j = 0; j < d; j++) sum = nb_fma(query[j], element(key, bf16, j), sum);
-                score[threadIdx.x] = scale * sum;
-                value[threadIdx.x] = token_at(s, true, first + threadIdx.x);
+                float       of_key, sum = 0;
+                const char *key = token_at(s, false, first + threadIdx.x, &of_key);
+                for (size_t j = 0; j < d; j++) sum = nb_fma(query[j], element(key, type, j), sum);
+                score[threadIdx.x] = scale * (of_key * sum);
+                value[threadIdx.x] = token_at(s, true, first + threadIdx.x, &value_scale[threadIdx.x]);
             }
         }
         NB_PHASE /* the new maximum, and one weight for each thread */
@@ -188,7 +230,7 @@ static __device__ void attend_row(float *out, const float *q, const source *s, u
             for (int i = 0; i < DIMS; i++) {
                 size_t j = threadIdx.x + (size_t)i * THREADS;
                 float  sum = me->out[i];
-                for (unsigned t = 0; j < d && t < n; t++) sum = nb_fma(weight[t], element(value[t], bf16, j), sum);
+                for (unsigned t = 0; j < d && t < n; t++) sum = nb_fma(weight[t] * value_scale[t], element(value[t], type, j), sum);
                 me->out[i] = sum;
             }
         }

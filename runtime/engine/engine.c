@@ -20,8 +20,7 @@ static nb_status engine_init(nb_engine *e, nb_error *err)
     const nb_config *c = &e->model->config;
     const nb_ops    *ops = &e->model->ops;
     size_t           rows = e->options.chunk, sequences = (size_t)e->options.max_sequences;
-    size_t           element = nb_dtype_size(e->options.kv_type);
-    e->layer_bytes = 2 * (size_t)c->kv_heads * NB_KV_PAGE * c->head_dim * element;
+    e->layer_bytes = 2 * nb_kv_layer_bytes(c->kv_heads, c->head_dim, e->options.kv_type);
     e->page_bytes = e->layer_bytes * c->layers;
     e->max_pages = nb_pages_for(e->options.max_tokens);
     if (getrandom(&e->seed, sizeof e->seed, 0) != (ssize_t)sizeof e->seed) return nb_fail(err, NB_ERR_IO, "the system gives no random numbers");

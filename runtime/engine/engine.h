@@ -23,7 +23,7 @@ typedef struct {
     size_t   chunk;        /* rows in one step; 0: 512 */
     size_t   mixed_chunk;  /* prompt rows in a step in which others decode, so that they need not wait long; 0: chunk */
     int      max_sequences;/* 0: 64 */
-    nb_dtype kv_type;      /* NB_F32 or NB_BF16 */
+    nb_dtype kv_type;      /* NB_F32, NB_BF16 or NB_I8 (see ops.h) */
     bool     prefix_cache; /* full pages are found again by sequences that begin alike */
     bool     overcommit;   /* sequences reserve nothing; when pages run out the last in line gives its own back and is computed again
                             * later */

@@ -5,6 +5,7 @@
 
 struct nb_page {
     void       *data;   /* NULL: no memory yet */
+    bool        owner;  /* what begins at data is to be freed: the page, or a slab that begins with it */
     size_t      holders;
     bool        named;
     nb_page_key key;
@@ -23,6 +24,8 @@ struct nb_pages {
     nb_page     **table;               /* [buckets] */
     page_list     empty, cached;       /* memory without content; keyed without a holder, by last use */
     size_t        used;                /* records ever taken */
+    char         *slab;                /* memory for the next slab_left pages */
+    size_t        slab_left;
     nb_pages_stats stats;
 };
 
@@ -79,7 +82,8 @@ nb_status nb_pages_new(nb_pages **out, const nb_ops *ops, size_t page_bytes, siz
 void nb_pages_free(nb_pages *p)
 {
     if (!p) return;
-    for (size_t i = 0; p->records && i < p->used; i++) p->ops->free(p->ops, p->records[i].data);
+    for (size_t i = 0; p->records && i < p->used; i++)
+        if (p->records[i].owner) p->ops->free(p->ops, p->records[i].data);
     free(p->records);
     free(p->table);
     free(p);
@@ -95,15 +99,36 @@ static nb_page *evict(nb_pages *p)
     return page;
 }
 
+enum { SLAB_BYTES = 1 << 24 };
+
+/* Pages get memory together: attention reads a long context faster from large pieces (a backend gives them 2 MB pages of the
+ * system).  Not more than a quarter of what is there already. */
+static bool take_slab(nb_pages *p)
+{
+    size_t pages = SLAB_BYTES / p->page_bytes, quarter = p->used / 4, left = p->stats.max - p->used;
+    pages = pages < quarter ? pages : quarter;
+    pages = pages < left ? pages : left;
+    p->slab = pages > 1 ? p->ops->alloc(p->ops, pages * p->page_bytes) : NULL;
+    if (!p->slab) {
+        pages = 1;
+        p->slab = p->ops->alloc(p->ops, p->page_bytes);
+    }
+    p->stats.refused = p->slab == NULL;
+    if (p->slab) p->slab_left = pages;
+    p->stats.committed += p->slab_left;
+    return p->slab != NULL;
+}
+
 static nb_page *fresh(nb_pages *p)
 {
     if (p->used == p->stats.max) return NULL;
-    void *data = p->ops->alloc(p->ops, p->page_bytes);
-    p->stats.refused = data == NULL;
-    if (!data) return NULL;
+    bool owner = p->slab_left == 0;
+    if (owner && !take_slab(p)) return NULL;
     nb_page *page = &p->records[p->used++];
-    page->data = data;
-    p->stats.committed++;
+    page->data = p->slab;
+    page->owner = owner;
+    p->slab += p->page_bytes;
+    p->slab_left--;
     return page;
 }
 

@@ -111,9 +111,34 @@ static void test_refusal(void **state)
     nb_pages_free(p);
 }
 
+/* Pages get memory together, a quarter of what is there at most: each has its own bytes, and all of it goes back. */
+static void test_slabs(void **state)
+{
+    (void)state;
+    enum { MAX = 103 };
+    nb_ops    ops;
+    nb_pages *p = pages_of(&ops, MAX);
+    nb_page  *page[MAX];
+    for (int i = 0; i < MAX; i++) {
+        page[i] = nb_pages_take(p);
+        assert_non_null(page[i]);
+        memset(nb_page_data(page[i]), i, 256);
+        size_t committed = nb_pages_look(p).committed;
+        assert_true(committed >= (size_t)i + 1 && committed <= (size_t)i + 1 + (size_t)i / 4);
+    }
+    assert_null(nb_pages_take(p));
+    assert_int_equal(nb_pages_look(p).committed, MAX);
+    assert_true(live < MAX / 3);
+    for (int i = 0; i < MAX; i++)
+        for (int b = 0; b < 256; b++) assert_int_equal(((unsigned char *)nb_page_data(page[i]))[b], i);
+    for (int i = 0; i < MAX; i++) nb_pages_drop(p, page[i]);
+    nb_pages_free(p);
+    assert_int_equal(live, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_holding), cmocka_unit_test(test_eviction_order),
-                                        cmocka_unit_test(test_refusal) };
+                                        cmocka_unit_test(test_refusal), cmocka_unit_test(test_slabs) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

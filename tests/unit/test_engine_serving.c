@@ -1,10 +1,11 @@
 /* test_engine_serving.c - a sequence's answer and its company: shared pages, preemption, guessing ahead and priorities change the work,
- * never the answer. */
+ * never the answer; with keys and values of bf16, and of int8. */
 #include "golden.h"
 #include "runtime/engine/generate.h"
 
 enum { PROMPTS = 10, NEW_TOKENS = 40 };
 
+static nb_dtype  kv_type = NB_BF16;
 static nb_pool  *pool;
 static nb_model *model;
 static golden    g;
@@ -32,7 +33,7 @@ static nb_engine *engine_of(nb_engine_options o)
 {
     nb_error   err;
     nb_engine *e;
-    o.kv_type = NB_BF16;
+    o.kv_type = kv_type;
     OK(nb_engine_new(&e, model, &o, &err), &err);
     return e;
 }
@@ -274,6 +275,18 @@ static void test_latecomer(void **state)
     nb_engine_free(tight);
 }
 
+/* Codes and a scale for each head of a token in the place of 16 bits an element: d + 2 bytes for 2 d. */
+static void test_page_bytes(void **state)
+{
+    (void)state;
+    const nb_config *c = &model->config;
+    nb_engine       *e = engine_of((nb_engine_options){ .max_tokens = 64 });
+    size_t           token = (size_t)(kv_type == NB_I8 ? c->head_dim + 2 : 2 * c->head_dim) * 2 * (size_t)c->kv_heads * (size_t)c->layers;
+    assert_int_equal(nb_engine_look(e).page_bytes, token * NB_KV_PAGE);
+    assert_int_equal(nb_engine_kv_type(e), kv_type);
+    nb_engine_free(e);
+}
+
 /* A picture's rows are computed once, found by content, let go by age. */
 static void test_visual_cache(void **state)
 {
@@ -346,7 +359,9 @@ int main(void)
         cmocka_unit_test(test_mixed_chunks),    cmocka_unit_test(test_preemption), cmocka_unit_test(test_drafts),
         cmocka_unit_test(test_prefix),          cmocka_unit_test(test_truncate_shared),
         cmocka_unit_test(test_priority),        cmocka_unit_test(test_latecomer),
-        cmocka_unit_test(test_visual_cache),
+        cmocka_unit_test(test_visual_cache),    cmocka_unit_test(test_page_bytes),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int failed = cmocka_run_group_tests_name("bf16", tests, set_up, tear_down);
+    kv_type = NB_I8;
+    return failed + cmocka_run_group_tests_name("int8", tests, set_up, tear_down);
 }

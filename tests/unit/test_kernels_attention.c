@@ -1,5 +1,5 @@
 /* test_kernels_attention.c - attend and attend_full: a case by hand, every level against ref (odd head dimensions, mixed
- * spans, both KV types), and that a row depends neither on its company, nor on how its prompt was cut, nor on threads.
+ * spans, every KV type), and that a row depends neither on its company, nor on how its prompt was cut, nor on threads.
  *
  * Pages start as NaN everywhere, so that a token which is not there, or not yet, cannot be used unnoticed.
  *
@@ -17,7 +17,7 @@ typedef struct {
 
 static size_t page_bytes(nb_attn *a)
 {
-    size_t half = (size_t)a->kv_heads * NB_KV_PAGE * (size_t)a->head_dim * (a->kv_type == NB_BF16 ? 2 : 4);
+    size_t half = nb_kv_layer_bytes(a->kv_heads, a->head_dim, a->kv_type);
     a->k_offset = 192; /* as if an earlier layer were in front */
     a->v_offset = 192 + half;
     return 192 + 2 * half;
@@ -29,7 +29,7 @@ static sequence new_sequence(nb_attn *a, size_t tokens)
     for (size_t p = 0; p * NB_KV_PAGE < tokens; p++) {
         assert_true(p < MAX_PAGES);
         s.pages[p] = malloc(page_bytes(a));
-        memset(s.pages[p], 0xff, page_bytes(a)); /* NaN in both types */
+        memset(s.pages[p], 0xff, page_bytes(a)); /* NaN in every type: of codes it is the scale */
     }
     return s;
 }
@@ -84,11 +84,10 @@ static void weights_of_two(const nb_ops *ops)
 
 /* ---- against ref ---------------------------------------------------------------------- */
 
-static void mixed_spans(const nb_ops *ops, int heads, int kv_heads, int d, bool bf16, bool outliers)
+static void mixed_spans(const nb_ops *ops, int heads, int kv_heads, int d, nb_dtype type, bool outliers)
 {
     nb_ops  ref = level_ops(NB_ISA_REF, ops->pool);
-    nb_attn a = { .heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 1 / sqrtf((float)d),
-                  .kv_type = bf16 ? NB_BF16 : NB_F32 };
+    nb_attn a = { .heads = heads, .kv_heads = kv_heads, .head_dim = d, .scale = 1 / sqrtf((float)d), .kv_type = type };
     /* prefill from nothing; a later chunk; single rows on a page's edges and beyond a chunk; rows 3.. only */
     const size_t rows[] = { 40, 9, 1, 1, 1, 0 }, past[] = { 0, 60, 0, 31, 1040, 5 };
     enum { SPANS = 6, FIRST = 3 };
@@ -111,8 +110,8 @@ static void mixed_spans(const nb_ops *ops, int heads, int kv_heads, int d, bool 
     for (size_t i = 0; i < total * ldo; i++) got[i] = want[i] = -5;
     ref.attend(&ref, &a, spans, SPANS, want, ldo, q, ldq);
     ops->attend(ops, &a, spans, SPANS, got, ldo, q, ldq);
-    AGREE(ops, got, want, total * ldo, 0, outliers ? 1e-4 * 300 : 1e-5 * 6, "attend heads %d/%d, d %d, bf16 %d, outliers %d",
-          heads, kv_heads, d, bf16, outliers);
+    AGREE(ops, got, want, total * ldo, 0, outliers ? 1e-4 * 300 : 1e-5 * 6, "attend heads %d/%d, d %d, type %d, outliers %d",
+          heads, kv_heads, d, type, outliers);
     for (size_t r = 0; r < total; r++) NEAR(got[r * ldo + width], -5, 0);
     for (size_t j = 0; j < FIRST * ldo; j++) NEAR(got[j], -5, 0);
     for (int i = 0; i < SPANS; i++) free_sequence(&s[i]);
@@ -121,13 +120,20 @@ static void mixed_spans(const nb_ops *ops, int heads, int kv_heads, int d, bool 
 
 static void attend_against_ref(const nb_ops *ops)
 {
-    mixed_spans(ops, 7, 1, 128, true, false);
-    mixed_spans(ops, 6, 3, 64, false, true);
-    mixed_spans(ops, 4, 4, 16, true, true);
-    mixed_spans(ops, 2, 1, 80, true, false);
-    mixed_spans(ops, 3, 1, 37, false, false);
-    mixed_spans(ops, 3, 1, 21, true, false);
-    mixed_spans(ops, 70, 1, 8, false, false); /* more heads on a KV head than an item takes */
+    mixed_spans(ops, 7, 1, 128, NB_BF16, false);
+    mixed_spans(ops, 6, 3, 64, NB_F32, true);
+    mixed_spans(ops, 4, 4, 16, NB_BF16, true);
+    mixed_spans(ops, 2, 1, 80, NB_BF16, false);
+    mixed_spans(ops, 3, 1, 37, NB_F32, false);
+    mixed_spans(ops, 3, 1, 21, NB_BF16, false);
+    mixed_spans(ops, 70, 1, 8, NB_F32, false); /* more heads on a KV head than an item takes */
+    mixed_spans(ops, 16, 2, 64, NB_BF16, true);
+    mixed_spans(ops, 7, 1, 128, NB_I8, false);
+    mixed_spans(ops, 12, 2, 64, NB_I8, true);
+    mixed_spans(ops, 4, 4, 16, NB_I8, true);
+    mixed_spans(ops, 2, 1, 80, NB_I8, false);
+    mixed_spans(ops, 3, 1, 37, NB_I8, false);
+    mixed_spans(ops, 70, 1, 8, NB_I8, false);
 }
 
 static void full_against_ref(const nb_ops *ops)
@@ -176,12 +182,11 @@ static void run_prompt(const nb_ops *ops, nb_attn *a, const tensors *t, size_t t
     free_sequence(&s);
 }
 
-static void chunks_and_threads(const nb_ops *ops)
+static void chunks_and_threads_of(const nb_ops *ops, int d, nb_dtype type)
 {
-    if (ops->isa == NB_ISA_REF) return; /* one row at a time by construction, and slow */
     enum { TOKENS = 1100 };
-    nb_attn  a = { .heads = 6, .kv_heads = 2, .head_dim = 40, .scale = 0.2f, .kv_type = NB_BF16 };
-    tensors  t = { .width = 240, .kv_width = 80 };
+    nb_attn  a = { .heads = 6, .kv_heads = 2, .head_dim = d, .scale = 0.2f, .kv_type = type };
+    tensors  t = { .width = 6 * (size_t)d, .kv_width = 2 * (size_t)d };
     float   *q = random_floats(TOKENS * t.width, false, 1), *k = random_floats(TOKENS * t.kv_width, false, 2);
     float   *v = random_floats(TOKENS * t.kv_width, false, 3), *whole = filled(TOKENS * t.width, 0), *cut = filled(TOKENS * t.width, 0);
     size_t   once[] = { TOKENS }, uneven[] = { 1, 31, 33, 7, 128, 500 }, single[] = { 600, 1 };
@@ -217,6 +222,16 @@ static void chunks_and_threads(const nb_ops *ops)
     free(q), free(k), free(v), free(whole), free(cut);
 }
 
+/* 64 is a size for which a lone row takes another way than a chunk. */
+static void chunks_and_threads(const nb_ops *ops)
+{
+    if (ops->isa == NB_ISA_REF) return; /* one row at a time by construction, and slow */
+    chunks_and_threads_of(ops, 40, NB_BF16);
+    chunks_and_threads_of(ops, 64, NB_BF16);
+    chunks_and_threads_of(ops, 40, NB_I8);
+    chunks_and_threads_of(ops, 64, NB_I8);
+}
+
 static void full_rows_alone(const nb_ops *ops)
 {
     enum { ROWS = 150, HEADS = 2, D = 48, LD = 3 * HEADS * D };
@@ -235,10 +250,29 @@ static void full_rows_alone(const nb_ops *ops)
     free(qkv), free(all), free(one);
 }
 
-/* Numbers that are none: no crash, and nothing leaks into rows that cannot see them. */
-static void not_numbers(const nb_ops *ops)
+/* More keys and values than are prepared at a time: heads go in groups, and each is what it is alone. */
+static void full_heads_alone(const nb_ops *ops)
 {
-    nb_attn  a = { .heads = 2, .kv_heads = 1, .head_dim = 16, .scale = 1, .kv_type = NB_F32 };
+    if (ops->isa == NB_ISA_REF || ops->isa == NB_ISA_LEVELS) return; /* one row at a time by construction, and slow */
+    enum { ROWS = 5500, HEADS = 3, D = 128, WIDTH = HEADS * D };
+    float *qkv = random_floats((size_t)ROWS * 3 * WIDTH, false, 1), *one = filled((size_t)ROWS * 3 * D, 0);
+    float *all = filled((size_t)ROWS * WIDTH, 0), *alone = filled((size_t)ROWS * D, 0);
+    size_t bounds[] = { 0, 100, ROWS };
+    ops->attend_full(ops, all, WIDTH, qkv, 3 * WIDTH, bounds, 2, HEADS, D, 0.09f);
+    for (size_t h = 0; h < HEADS; h++) {
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t part = 0; part < 3; part++)
+                memcpy(one + (r * 3 + part) * D, qkv + r * 3 * WIDTH + part * WIDTH + h * D, 4 * D);
+        ops->attend_full(ops, alone, D, one, 3 * D, bounds, 2, 1, D, 0.09f);
+        for (size_t r = 0; r < ROWS; r++) assert_memory_equal(all + r * WIDTH + h * D, alone + r * D, 4 * D);
+    }
+    free(qkv), free(one), free(all), free(alone);
+}
+
+/* Numbers that are none: no crash, and nothing leaks into rows that cannot see them. */
+static void not_numbers_of(const nb_ops *ops, nb_dtype type)
+{
+    nb_attn  a = { .heads = 2, .kv_heads = 1, .head_dim = 16, .scale = 1, .kv_type = type };
     enum { ROWS = 40, BAD = 21 };
     sequence s = new_sequence(&a, ROWS);
     float   *q = random_floats(ROWS * 32, false, 1), *k = random_floats(ROWS * 16, false, 2), *v = random_floats(ROWS * 16, false, 3);
@@ -258,6 +292,13 @@ static void not_numbers(const nb_ops *ops)
     assert_true(isnan(out[(ROWS - 1) * 32]));
     free_sequence(&s);
     free(q), free(k), free(v), free(out);
+}
+
+static void not_numbers(const nb_ops *ops)
+{
+    not_numbers_of(ops, NB_F32);
+    not_numbers_of(ops, NB_BF16);
+    not_numbers_of(ops, NB_I8);
 }
 
 static void test_by_hand(void **state)
@@ -281,6 +322,7 @@ static void test_independence(void **state)
     (void)state;
     each_level(chunks_and_threads);
     each_level(full_rows_alone);
+    each_level(full_heads_alone);
 }
 static void test_not_numbers(void **state)
 {

@@ -153,13 +153,26 @@ static void test_rotations(void **state)
 
 /* ---- kv_store -------------------------------------------------------------------- */
 
+/* I8 as ops.h defines it, in double: a code is the nearest whole number of scales. */
+static void codes_of(unsigned char *codes, unsigned char *scale, const float *x, size_t d)
+{
+    double top = 0;
+    for (size_t j = 0; j < d; j++) top = !isfinite(x[j]) ? NAN : fabs((double)x[j]) > top ? fabs((double)x[j]) : top;
+    uint16_t bits = nb_f32_to_bf16((float)(top / 127));
+    double   step = nb_bf16_to_f32(bits);
+    memcpy(scale, &bits, 2);
+    for (size_t j = 0; j < d; j++) codes[j] = (unsigned char)(signed char)(step > 0 ? nearbyint((float)(x[j] / step)) : 0);
+}
+
 /* Two spans, one that crosses pages, into pages of 0xff: the right bytes in the right slots and nothing else. */
 static void store(const nb_ops *ops)
 {
     for (int d = 3; d <= 80; d += 11) {
-        for (int bf16 = 0; bf16 < 2; bf16++) {
-            nb_attn a = { .heads = 2, .kv_heads = 2, .head_dim = d, .kv_type = bf16 ? NB_BF16 : NB_F32 };
-            size_t  size = bf16 ? 2 : 4, half = (size_t)(2 * NB_KV_PAGE * d) * size, ld = (size_t)(2 * d) + 3;
+        for (int type = 0; type < 3; type++) {
+            nb_attn a = { .heads = 2, .kv_heads = 2, .head_dim = d, .kv_type = (nb_dtype[]){ NB_F32, NB_BF16, NB_I8 }[type] };
+            size_t  size = (size_t)(4 >> type), extra = type == 2 ? 2 : 0, of_head = NB_KV_PAGE * ((size_t)d * size + extra);
+            size_t  half = 2 * of_head, ld = (size_t)(2 * d) + 3;
+            assert_int_equal(nb_kv_layer_bytes(2, d, a.kv_type), half);
             a.k_offset = 64;
             a.v_offset = 64 + half;
             enum { PAGES = 4, ROWS = 52 };
@@ -173,11 +186,18 @@ static void store(const nb_ops *ops)
             nb_span spans[2] = { { .first = 2, .rows = 45, .past = 20, .pages = pages },
                                  { .first = 47, .rows = 1, .past = 7, .pages = pages + 3 } };
             k[3 * ld] = NAN, k[3 * ld + 1] = INFINITY, k[3 * ld + 2] = 1e-40f;
+            for (size_t j = 0; j < (size_t)d; j++) v[5 * ld + j] = 0, v[6 * ld + j] *= 1e-43f, v[7 * ld + j] *= 1e34f;
             ops->kv_store(ops, &a, spans, 2, k, v, ld);
             for (size_t r = 0; r < 46; r++) {
                 size_t token = r < 45 ? 20 + r : 3 * NB_KV_PAGE + 7;
                 for (size_t h = 0; h < 2; h++) {
-                    size_t at = token / NB_KV_PAGE * bytes + 64 + (h * NB_KV_PAGE + token % NB_KV_PAGE) * (size_t)d * size;
+                    size_t head = token / NB_KV_PAGE * bytes + 64 + h * of_head, slot = token % NB_KV_PAGE;
+                    size_t at = head + slot * (size_t)d * size, scale = head + of_head + 2 * slot - 2 * NB_KV_PAGE;
+                    if (type == 2) {
+                        codes_of(want + at, want + scale, k + (r + 2) * ld + h * (size_t)d, (size_t)d);
+                        codes_of(want + at + half, want + scale + half, v + (r + 2) * ld + h * (size_t)d, (size_t)d);
+                        continue;
+                    }
                     nb_from_f32(want + at, a.kv_type, k + (r + 2) * ld + h * (size_t)d, (size_t)d);
                     nb_from_f32(want + at + half, a.kv_type, v + (r + 2) * ld + h * (size_t)d, (size_t)d);
                 }

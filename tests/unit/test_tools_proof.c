@@ -354,6 +354,27 @@ static void failed_gate_leaves_a_marked_checkpoint(void **state)
     drop(out);
 }
 
+/* A model beside itself: with int8 keys and values it differs, because the reference keeps its own; with bf16 it does not. */
+static void eval_shows_the_cost_of_int8_kv(void **state)
+{
+    (void)state;
+    const char *model = demo("tools/demo/model"), *chats = demo("tools/demo/eval/chat_holdout.jsonl");
+    for (int int8 = 0; int8 < 2; int8++) {
+        nb_error err;
+        cJSON   *eval;
+        assert_int_equal(PROGRAM(NULL, "eval", model, "--ref", model, "--data", chats, "--limit", "2", "--kv-cache-dtype",
+                                 int8 ? "int8" : "bf16", "--json", "-q"), 0);
+        OK(nb_json_parse(&eval, printed[0], strlen(printed[0]), "eval", &err), &err);
+        const cJSON *chat = cJSON_GetObjectItem(cJSON_GetArrayItem(at(eval, "models", NULL), 0), "chats");
+        double       kl = at(at(chat, "all", NULL), "kl_mean", NULL)->valuedouble;
+        if (int8)
+            assert_true(kl > 1e-7 && kl < 1e-3);
+        else
+            NEAR(kl, 0, 0);
+        cJSON_Delete(eval);
+    }
+}
+
 /* Rows that cannot be read are left out of the judging, not of the work; when none is left the gate is not met. */
 static void bad_rows_do_not_cost_the_work(void **state)
 {
@@ -484,7 +505,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gate_reads_what_people_write), cmocka_unit_test(gate_refuses), cmocka_unit_test(scores_by_hand),
         cmocka_unit_test(card_of_the_source), cmocka_unit_test(failed_gate_leaves_a_marked_checkpoint),
-        cmocka_unit_test(bad_rows_do_not_cost_the_work), cmocka_unit_test(flags_are_checked_before_anything_runs),
+        cmocka_unit_test(eval_shows_the_cost_of_int8_kv), cmocka_unit_test(bad_rows_do_not_cost_the_work),
+        cmocka_unit_test(flags_are_checked_before_anything_runs),
         cmocka_unit_test(short_data_is_shared), cmocka_unit_test(two_files_are_held_out_of),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
