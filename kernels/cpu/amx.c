@@ -23,6 +23,7 @@ const char *nb_amx_lacks(uint32_t leaf7_edx, uint64_t xcr0, bool (*permitted)(vo
 #if defined(__x86_64__) && defined(NIBBLE_AMX)
 
 #include <cpuid.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -36,12 +37,18 @@ static bool ask_linux(void)
            syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &granted) == 0 && granted >> XFEATURE_XTILEDATA & 1;
 }
 
+/* Found once: CPUID costs tens of microseconds in a virtual machine.  Threads that come together find the same. */
 const char *nb_amx_missing(void)
 {
+    static _Atomic(const char *) missing;
+    static atomic_bool           known;
+    if (atomic_load(&known)) return atomic_load(&missing);
     uint32_t a, b, c, d, low = 0, high = 0;
     if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_OSXSAVE) __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) d = 0;
-    return nb_amx_lacks(d, (uint64_t)high << 32 | low, ask_linux);
+    atomic_store(&missing, nb_amx_lacks(d, (uint64_t)high << 32 | low, ask_linux));
+    atomic_store(&known, true);
+    return atomic_load(&missing);
 }
 
 #else
