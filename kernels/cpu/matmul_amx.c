@@ -18,9 +18,9 @@
  *              give infinity high is cut off instead: the same bound.
  *   roundings  a product passes at most 32 sums inside an instruction, whatever their order, 2 * SEGMENT_FLOATS / 32 = 32
  *              sums of products of tiles and ceil(k / SEGMENT_FLOATS) sums of segments; |high| + |low| <= (1 + 2^-7) |x|
- *   denormals  of operands count as zero, and so do results of an addition, of which there are less than 3 k for an output
+ *   denormals  of operands count as zero, and so do results of an addition, of which there are 2 k + 4 ceil(k / 32) <= 3 k + 6
  *
- *   |y - sum w x| <= (2^-17 + 1.01 (64 + ceil(k / 512)) 2^-24) sum |w x| + 2^-126 (sum |w| + sum |x| + 3 k)
+ *   |y - sum w x| <= (2^-17 + 1.01 (64 + ceil(k / 512)) 2^-24) sum |w x| + 2^-126 (sum |w| + sum |x| + 3 k + 6)
  *
  *   that is 1.2e-5 for k = 4096 and 2.0e-5 for the longest k that pack takes.  An infinity or a NaN is high, with low = 0,
  *   so that it gives what it gives at the other levels, save that a weight which is denormal counts as zero and one which is

@@ -160,7 +160,7 @@ static void multiply_exactly(double *y, double *bound, const float *w, const flo
         y[o] = sum;
         bound[o] = 1.001 * rounding + (128.0 + k / 20.0 + 8) * 0x1p-24 * magnitude + FLT_MIN;
         if (by_bf16_tiles(isa, like))
-            bound[o] = (0x1p-17 + 1.01 * (64 + ceil(k / 512.0)) * 0x1p-24) * magnitude + FLT_MIN * (sizes + 3.0 * k);
+            bound[o] = (0x1p-17 + 1.01 * (64 + ceil(k / 512.0)) * 0x1p-24) * magnitude + FLT_MIN * (sizes + 3.0 * k + 6);
     }
 }
 

@@ -83,7 +83,7 @@ static void trap(int number, siginfo_t *info, void *context)
     u->uc_mcontext.gregs[REG_RIP] += length;
 }
 
-static void trap_tiles(void)
+static inline void trap_tiles(void)
 {
     struct sigaction action = { .sa_sigaction = trap, .sa_flags = SA_SIGINFO };
     sigaction(SIGILL, &action, NULL);
