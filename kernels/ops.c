@@ -12,13 +12,15 @@
 
 #include "kernels/cpu/cpu.h"
 
-static const char *const names[NB_ISA_LEVELS] = { "ref", "avx2", "avx512" };
+static const char *const names[NB_ISA_LEVELS] = { "ref", "avx2", "avx512", "amx" };
 
 /* The compiler's runtime asks CPUID for the instructions and XGETBV for the register state that the OS saves; a feature
  * whose registers the OS does not save is reported as missing. */
 static bool cpu_has(nb_isa isa)
 {
     switch (isa) {
+    case NB_ISA_AMX:
+        return cpu_has(NB_ISA_AVX512) && !nb_amx_missing();
     case NB_ISA_AVX512:
         return cpu_has(NB_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -50,13 +52,15 @@ nb_status nb_isa_from_environment(nb_isa *out, nb_error *err)
     if (!want || !*want) return NB_OK;
     for (nb_isa isa = NB_ISA_REF; isa < NB_ISA_LEVELS; isa++) {
         if (strcmp(want, names[isa])) continue;
-        if (isa > *out)
-            return nb_fail(err, NB_ERR_UNSUPPORTED, "NIBBLE_ISA=%s, but the best level of this machine is %s; unset it or "
-                           "ask for that", want, names[*out]);
+        if (isa > *out) {
+            const char *why = isa == NB_ISA_AMX ? nb_amx_missing() : NULL;
+            return nb_fail(err, NB_ERR_UNSUPPORTED, "NIBBLE_ISA=%s, but the best level of this machine is %s%s%s%s; unset it or "
+                           "ask for that", want, names[*out], why ? " (" : "", why ? why : "", why ? ")" : "");
+        }
         *out = isa;
         return NB_OK;
     }
-    return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use ref, avx2 or avx512", want);
+    return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use ref, avx2, avx512 or amx", want);
 }
 
 /* ---- memory: the host's own, the same at every CPU level ------------------ */
@@ -114,4 +118,7 @@ void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool)
         nb_avx512_fill_attention(ops);
         nb_avx512_fill_gram(ops);
     }
+#ifdef NIBBLE_AMX
+    if (isa >= NB_ISA_AMX) nb_amx_fill_matmul(ops);
+#endif
 }

@@ -50,7 +50,7 @@ typedef struct {
 static bool proc_value(const char *path, const char *key, char *out, size_t n)
 {
     FILE *f = fopen(path, "re");
-    char  line[512];
+    char  line[4096]; /* the flags of a processor are some 2000 bytes */
     bool  found = false;
     out[0] = 0;
     while (f && !found && fgets(line, sizeof line, f)) {
@@ -112,6 +112,7 @@ static void describe_isa(machine *m)
     char flags[4096];
     if (proc_value("/proc/cpuinfo", "flags", flags, sizeof flags)) {
         add_flag(m, strstr(flags, " avx512_bf16"), "avx512_bf16");
+        add_flag(m, strstr(flags, " amx_tile"), "amx_tile");
         add_flag(m, strstr(flags, " amx_bf16"), "amx_bf16");
         add_flag(m, strstr(flags, " amx_int8"), "amx_int8");
     }
@@ -200,7 +201,7 @@ static void describe_gpu(machine *m)
 
 /* ---- measurements ------------------------------------------------------------------------------------------------ */
 
-enum { TEST_ROWS = 3, TEST_N = 48, TEST_K = 256, TEST_GROUP = 64 };
+enum { TEST_ROWS = 19 /* amx has another way from 16 on */, TEST_N = 48, TEST_K = 256, TEST_GROUP = 64 };
 
 /* Multiply by one matrix with both tables; *error is |a - b| / |b|, infinite for anything that is not a number. */
 static nb_status compare_product(const nb_ops *best, const nb_ops *ref, const nb_weights *w, const float *x, double *error,
@@ -415,7 +416,7 @@ const nb_command nb_command_doctor = {
     .usage = "[flags]",
     .about = "Prints the processor and its instruction sets, memory, disk, GPU driver and library versions, checks a "
              "small product against the reference arithmetic, and measures how fast memory can be read, which bounds "
-             "the speed of generation. NIBBLE_ISA=ref, avx2 or avx512 chooses the instruction set of every command.",
+             "the speed of generation. NIBBLE_ISA=ref, avx2, avx512 or amx chooses the instruction set of every command.",
     .examples = "  nibble doctor\n"
                 "  nibble doctor --json            # for a bug report\n"
                 "  NIBBLE_ISA=avx2 nibble doctor   # test a lower level\n",

@@ -3,7 +3,7 @@
  * A level is made by filling the whole table with the definitions (ref) and letting each level that the machine has
  * override what it does better, in ascending order.  A level's fill functions are called only where it was detected.
  *
- * Files named *_avx2.c and *_avx512.c are compiled with the flags of their level; nothing else may hold such code,
+ * Files named *_avx2.c, *_avx512.c and *_amx.c are compiled with the flags of their level; nothing else may hold such code,
  * and they hold nothing that a lower level calls.  Vector code that both levels share is written once, in a body
  * file (*_body.h) over the vector types of vec_avx2.h or vec_avx512.h.
  */
@@ -31,6 +31,19 @@ void nb_avx512_fill_matmul(nb_ops *ops);
 void nb_avx512_fill_rows(nb_ops *ops);
 void nb_avx512_fill_attention(nb_ops *ops);
 void nb_avx512_fill_gram(nb_ops *ops);
+
+/* What amx takes from avx512: the whole operation, and the fixed-point activations of a block (x [NB_BLOCK of packed.h] with zeros
+ * behind its end; a, scale and zero_pair as matmul_body.h has them). */
+void nb_avx512_matmul(const nb_ops *ops, float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const nb_matrix *m,
+                      const float *bias, bool add);
+void nb_avx512_quantize_block(const float *x, int16_t *a, float *scale, int32_t *zero_pair);
+
+/* Over a table that avx512 has filled: matmul alone, since both read the same packed matrix. */
+void nb_amx_fill_matmul(nb_ops *ops);
+/* NULL when this process may use tiles (Linux is asked for them, once), or what stands against it, in words. */
+const char *nb_amx_missing(void);
+/* The same from what was found: CPUID leaf 7 EDX, the XCR0 register, and a question to the system that is asked last. */
+const char *nb_amx_lacks(uint32_t leaf7_edx, uint64_t xcr0, bool (*permitted)(void));
 
 /* The products of gemm.h; ref is in gemm.c. */
 extern const nb_gemm nb_avx2_gemm, nb_avx512_gemm;

@@ -92,6 +92,17 @@ static inline void i_store_pairs(int16_t *p, vectors a)
 
 #include "kernels/cpu/matmul_body.h"
 
+void nb_avx512_matmul(const nb_ops *ops, float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const nb_matrix *m,
+                      const float *bias, bool add)
+{
+    matmul(ops, y, ldy, x, ldx, rows, m, bias, add);
+}
+
+void nb_avx512_quantize_block(const float *x, int16_t *a, float *scale, int32_t *zero_pair)
+{
+    quantize_block(x, a, scale, zero_pair);
+}
+
 void nb_avx512_fill_matmul(nb_ops *ops)
 {
     fill(ops);

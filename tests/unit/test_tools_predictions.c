@@ -117,6 +117,11 @@ static void test_avx512(void **state)
     (void)state;
     check_level(NB_ISA_AVX512, NB_BF16, 0.99);
 }
+static void test_amx(void **state)
+{
+    (void)state;
+    check_level(NB_ISA_AMX, NB_BF16, 0.99);
+}
 
 static int set_up(void **state)
 {
@@ -134,6 +139,7 @@ static int tear_down(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_ref), cmocka_unit_test(test_avx2), cmocka_unit_test(test_avx512) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_ref), cmocka_unit_test(test_avx2), cmocka_unit_test(test_avx512),
+                                        cmocka_unit_test(test_amx) };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
