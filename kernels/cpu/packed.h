@@ -1,6 +1,6 @@
-/* packed.h - a weight matrix in the order in which the avx2 and avx512 levels read it.
+/* packed.h - a weight matrix in the order in which the vector levels read it.
  *
- * Both levels share the bytes, so there is one pack, and a test at one level says something about the other.  Not for
+ * All of them share the bytes, so there is one pack, and a test at one level says something about the other.  Not for
  * `ref`, which keeps plain f32.
  *
  * Panels.  16 consecutive outputs form a panel: lane c of every vector belongs to output 16 p + c, no sum ever crosses
