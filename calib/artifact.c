@@ -196,7 +196,7 @@ nb_status nb_artifact_model(uint64_t *out, const nb_checkpoint *c, nb_error *err
 /* The levels of both, each once, in order of their names. */
 static void join_arithmetic(char out[32], const char *other)
 {
-    static const char *const levels[] = {"amx", "avx2", "avx512", "cuda", "ref"};
+    static const char *const levels[] = {"amx", "avx2", "avx512", "cuda", "neon", "ref"};
     char joined[64] = "";
     for (size_t i = 0; i < NB_COUNT(levels); i++) {
         bool        has = false;
@@ -206,7 +206,7 @@ static void join_arithmetic(char out[32], const char *other)
                 has = has || (strcspn(at, "+") == strlen(levels[i]) && !strncmp(at, levels[i], strlen(levels[i])));
         if (has) snprintf(joined + strlen(joined), sizeof joined - strlen(joined), "%s%s", *joined ? "+" : "", levels[i]);
     }
-    if (*joined) memcpy(out, joined, strlen(joined) + 1); /* at most "amx+avx2+avx512+cuda+ref" */
+    if (*joined && strlen(joined) < 32) memcpy(out, joined, strlen(joined) + 1); /* at most "amx+avx2+avx512+cuda+neon+ref" */
 }
 
 nb_status nb_artifact_join(nb_artifact_info *a, const nb_artifact_info *b, const char *a_name, const char *b_name, nb_error *err)

@@ -37,9 +37,13 @@ static const nb_gemm ref = { REF_WIDTH, REF_WIDTH, ref_f32, ref_f64, ref_give };
 const nb_gemm *nb_gemm_of(nb_isa isa)
 {
     switch (isa) {
+#if defined(__aarch64__)
+    case NB_ISA_NEON: return &nb_neon_gemm;
+#else
     case NB_ISA_AMX:
     case NB_ISA_AVX512: return &nb_avx512_gemm;
     case NB_ISA_AVX2: return &nb_avx2_gemm;
+#endif
     default: return &ref;
     }
 }

@@ -3,7 +3,7 @@
  * The right side is given in panels: its columns are cut into panels of `width`, the last one filled up with zeros, and element
  * (i, j) of a side with `deep` rows lies at (j / width) * width * deep + i * width + j % width.  Sums run over i in ascending order with one FMA each (ref: a
  * product and a sum), from zero again every NB_GEMM_DEPTH terms; so the result of an element depends on its row and its column
- * alone, neither on m nor on n.  The levels avx2 and avx512 give the same bits.
+ * alone, neither on m nor on n.  The levels avx2, avx512 and neon give the same bits.
  *
  * What it is not: an operation of nb_ops.  It works on host memory and knows no device.
  */

@@ -12,12 +12,37 @@
 
 #include "kernels/cpu/cpu.h"
 
+#if defined(__aarch64__)
+static const char *const names[NB_ISA_LEVELS] = { "ref", "neon" };
+
+static bool cpu_has(nb_isa isa)
+{
+    (void)isa; /* NEON is a part of the architecture */
+    return true;
+}
+
+static void fill_vectors(nb_ops *ops, nb_isa isa)
+{
+    if (isa < NB_ISA_NEON) return;
+    nb_neon_fill_matmul(ops);
+    nb_neon_fill_rows(ops);
+    nb_neon_fill_attention(ops);
+    nb_neon_fill_gram(ops);
+}
+
+static const char *why_not(nb_isa isa)
+{
+    (void)isa;
+    return NULL;
+}
+#else
 static const char *const names[NB_ISA_LEVELS] = { "ref", "avx2", "avx512", "amx" };
 
 /* The compiler's runtime asks CPUID for the instructions and XGETBV for the register state that the OS saves; a feature
  * whose registers the OS does not save is reported as missing. */
 static bool cpu_has(nb_isa isa)
 {
+    __builtin_cpu_init();
     switch (isa) {
     case NB_ISA_AMX:
         return cpu_has(NB_ISA_AVX512) && !nb_amx_missing();
@@ -32,9 +57,34 @@ static bool cpu_has(nb_isa isa)
     }
 }
 
+static void fill_vectors(nb_ops *ops, nb_isa isa)
+{
+    if (isa >= NB_ISA_AVX2) {
+        nb_avx2_fill_matmul(ops);
+        nb_avx2_fill_rows(ops);
+        nb_avx2_fill_attention(ops);
+        nb_avx2_fill_gram(ops);
+    }
+    if (isa >= NB_ISA_AVX512) {
+        nb_avx512_fill_matmul(ops);
+        nb_avx512_fill_rows(ops);
+        nb_avx512_fill_attention(ops);
+        nb_avx512_fill_gram(ops);
+    }
+#ifdef NIBBLE_AMX
+    if (isa >= NB_ISA_AMX) nb_amx_fill_matmul(ops);
+#endif
+}
+
+/* What stands against a level, in words, where that is known. */
+static const char *why_not(nb_isa isa)
+{
+    return isa == NB_ISA_AMX ? nb_amx_missing() : NULL;
+}
+#endif
+
 nb_isa nb_isa_detect(nb_isa limit)
 {
-    __builtin_cpu_init();
     nb_isa best = limit < NB_ISA_LEVELS ? limit : NB_ISA_LEVELS - 1;
     while (best > NB_ISA_REF && !cpu_has(best)) best--;
     return best;
@@ -53,14 +103,14 @@ nb_status nb_isa_from_environment(nb_isa *out, nb_error *err)
     for (nb_isa isa = NB_ISA_REF; isa < NB_ISA_LEVELS; isa++) {
         if (strcmp(want, names[isa])) continue;
         if (isa > *out) {
-            const char *why = isa == NB_ISA_AMX ? nb_amx_missing() : NULL;
+            const char *why = why_not(isa);
             return nb_fail(err, NB_ERR_UNSUPPORTED, "NIBBLE_ISA=%s, but the best level of this machine is %s%s%s%s; unset it or "
                            "ask for that", want, names[*out], why ? " (" : "", why ? why : "", why ? ")" : "");
         }
         *out = isa;
         return NB_OK;
     }
-    return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use ref, avx2, avx512 or amx", want);
+    return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use " NB_ISA_CHOICES, want);
 }
 
 /* ---- memory: the host's own, the same at every CPU level ------------------ */
@@ -106,19 +156,5 @@ void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool)
     *ops = (nb_ops){ .name = names[isa], .isa = isa, .pool = pool, .alloc = host_alloc, .free = host_free,
                      .upload = host_copy, .download = host_copy, .status = host_status };
     nb_ref_fill(ops);
-    if (isa >= NB_ISA_AVX2) {
-        nb_avx2_fill_matmul(ops);
-        nb_avx2_fill_rows(ops);
-        nb_avx2_fill_attention(ops);
-        nb_avx2_fill_gram(ops);
-    }
-    if (isa >= NB_ISA_AVX512) {
-        nb_avx512_fill_matmul(ops);
-        nb_avx512_fill_rows(ops);
-        nb_avx512_fill_attention(ops);
-        nb_avx512_fill_gram(ops);
-    }
-#ifdef NIBBLE_AMX
-    if (isa >= NB_ISA_AMX) nb_amx_fill_matmul(ops);
-#endif
+    fill_vectors(ops, isa);
 }

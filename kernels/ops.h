@@ -1,6 +1,6 @@
 /* ops.h - the operation table: everything the model above is built from.
  *
- * A backend is one filling of this table (ref, avx2, avx512, amx; CUDA is another).  The model code is written once, against
+ * A backend is one filling of this table (ref, avx2, avx512, amx or ref, neon; CUDA is another).  The model code is written once, against
  * the table, and never asks which filling it got.  Pointers named *_d below point into memory from ops->alloc.
  *
  * Meaning.  Activations and sums are f32.  Weight-only arithmetic: dequantised weight times activation, accumulated in
@@ -22,8 +22,15 @@
 #include "kernels/matrix.h"
 #include "kernels/threads.h"
 
-/* Ascending; AVX512 needs F BW VL DQ VNNI; AMX needs TILE INT8 BF16 and AVX512. */
+/* Ascending, NB_ISA_LEVELS - 1 is the highest.  AVX512 needs F BW VL DQ VNNI; AMX needs TILE INT8 BF16 and AVX512; every 64-bit ARM
+ * processor has NEON. */
+#if defined(__aarch64__)
+typedef enum { NB_ISA_REF, NB_ISA_NEON, NB_ISA_LEVELS } nb_isa;
+#define NB_ISA_CHOICES "ref or neon"
+#else
 typedef enum { NB_ISA_REF, NB_ISA_AVX2, NB_ISA_AVX512, NB_ISA_AMX, NB_ISA_LEVELS } nb_isa;
+#define NB_ISA_CHOICES "ref, avx2, avx512 or amx"
+#endif
 
 enum { NB_KV_PAGE = 32 }; /* tokens in a KV page */
 
@@ -62,7 +69,7 @@ typedef enum { NB_ACT_SILU, NB_ACT_QUICK_GELU, NB_ACT_GELU } nb_act;
 
 typedef struct nb_ops nb_ops;
 struct nb_ops {
-    const char *name; /* "ref", "avx2", "avx512", "amx"; "cuda" with isa NB_ISA_LEVELS */
+    const char *name; /* "ref", "avx2", "avx512", "amx", "neon"; "cuda" with isa NB_ISA_LEVELS */
     nb_isa      isa;
     nb_pool    *pool; /* borrowed */
 
@@ -129,7 +136,7 @@ struct nb_ops {
 /* The best level that this CPU and OS allow, at most `limit`. */
 nb_isa      nb_isa_detect(nb_isa limit);
 const char *nb_isa_name(nb_isa isa);
-/* Level from NIBBLE_ISA (ref, avx2, avx512, amx; unset: the best).  An unknown or unavailable level is an error. */
+/* Level from NIBBLE_ISA (NB_ISA_CHOICES; unset: the best).  An unknown or unavailable level is an error. */
 nb_status   nb_isa_from_environment(nb_isa *out, nb_error *err);
 /* Fill the table for a level the machine has.  The pool must outlive it. */
 void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool);

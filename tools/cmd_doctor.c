@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -18,6 +19,12 @@
 #include "tools/cli/output.h"
 #include "tools/commands.h"
 #include "tools/session.h"
+
+#if defined(__aarch64__)
+#define NB_ISA_LOWER "ref"
+#else
+#define NB_ISA_LOWER "avx2"
+#endif
 
 typedef struct {
     nb_common        common;
@@ -108,6 +115,12 @@ static void describe_isa(machine *m)
     add_flag(m, __builtin_cpu_supports("avx512vl"), "avx512vl");
     add_flag(m, __builtin_cpu_supports("avx512dq"), "avx512dq");
     add_flag(m, __builtin_cpu_supports("avx512vnni"), "avx512vnni");
+#elif defined(__aarch64__)
+    add_flag(m, getauxval(AT_HWCAP) & HWCAP_ASIMD, "neon");
+    add_flag(m, getauxval(AT_HWCAP) & HWCAP_ASIMDDP, "dotprod");
+    add_flag(m, getauxval(AT_HWCAP) & HWCAP_SVE, "sve");
+    add_flag(m, getauxval(AT_HWCAP2) & HWCAP2_I8MM, "i8mm");
+    add_flag(m, getauxval(AT_HWCAP2) & HWCAP2_BF16, "bf16");
 #endif
     char flags[4096];
     if (proc_value("/proc/cpuinfo", "flags", flags, sizeof flags)) {
@@ -116,7 +129,7 @@ static void describe_isa(machine *m)
         add_flag(m, strstr(flags, " amx_bf16"), "amx_bf16");
         add_flag(m, strstr(flags, " amx_int8"), "amx_int8");
     }
-    if (!m->flags[0]) snprintf(m->flags, sizeof m->flags, "none of AVX2, AVX-512, AMX");
+    if (!m->flags[0]) snprintf(m->flags, sizeof m->flags, "none of AVX2, AVX-512, AMX, NEON");
 }
 
 /* ---- libraries and the GPU driver, through the loader --------------------------------------------------------------- */
@@ -416,10 +429,10 @@ const nb_command nb_command_doctor = {
     .usage = "[flags]",
     .about = "Prints the processor and its instruction sets, memory, disk, GPU driver and library versions, checks a "
              "small product against the reference arithmetic, and measures how fast memory can be read, which bounds "
-             "the speed of generation. NIBBLE_ISA=ref, avx2, avx512 or amx chooses the instruction set of every command.",
+             "the speed of generation. NIBBLE_ISA=" NB_ISA_CHOICES " chooses the instruction set of every command.",
     .examples = "  nibble doctor\n"
                 "  nibble doctor --json            # for a bug report\n"
-                "  NIBBLE_ISA=avx2 nibble doctor   # test a lower level\n",
+                "  NIBBLE_ISA=" NB_ISA_LOWER " nibble doctor   # test a lower level\n",
     .blocks = blocks,
     .options_size = sizeof(options),
     .run = run,

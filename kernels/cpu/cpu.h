@@ -3,9 +3,9 @@
  * A level is made by filling the whole table with the definitions (ref) and letting each level that the machine has
  * override what it does better, in ascending order.  A level's fill functions are called only where it was detected.
  *
- * Files named *_avx2.c, *_avx512.c and *_amx.c are compiled with the flags of their level; nothing else may hold such code,
- * and they hold nothing that a lower level calls.  Vector code that both levels share is written once, in a body
- * file (*_body.h) over the vector types of vec_avx2.h or vec_avx512.h.
+ * Files named *_avx2.c, *_avx512.c and *_amx.c are compiled with the flags of their level, *_neon.c where the processor is a
+ * 64-bit ARM; nothing else may hold such code, and they hold nothing that a lower level calls.  Vector code that the
+ * levels share is written once, in a body file (*_body.h) over the vector types of vec_avx2.h, vec_avx512.h or vec_neon.h.
  */
 #ifndef NB_CPU_H
 #define NB_CPU_H
@@ -45,8 +45,13 @@ const char *nb_amx_missing(void);
 /* The same from what was found: CPUID leaf 7 EDX, the XCR0 register, and a question to the system that is asked last. */
 const char *nb_amx_lacks(uint32_t leaf7_edx, uint64_t xcr0, bool (*permitted)(void));
 
+void nb_neon_fill_matmul(nb_ops *ops);
+void nb_neon_fill_rows(nb_ops *ops);
+void nb_neon_fill_attention(nb_ops *ops);
+void nb_neon_fill_gram(nb_ops *ops);
+
 /* The products of gemm.h; ref is in gemm.c. */
-extern const nb_gemm nb_avx2_gemm, nb_avx512_gemm;
+extern const nb_gemm nb_avx2_gemm, nb_avx512_gemm, nb_neon_gemm;
 
 /* The passes of resize.h; ref is in resize.c. */
 extern const nb_resize nb_avx2_resize;

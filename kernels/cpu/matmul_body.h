@@ -1,7 +1,7 @@
-/* matmul_body.h - matmul of the avx2 and avx512 levels: included once by matmul_avx2.c and matmul_avx512.c, which define
+/* matmul_body.h - matmul of the vector levels: included once by matmul_avx2.c, matmul_avx512.c and matmul_neon.c, which define
  * the vector types and the primitives used here, and ROW_TILES.
  *
- * Both levels do the same arithmetic in the same order, and their results are equal to the last bit.  So is what amx does with ints
+ * All of them do the same arithmetic in the same order, and their results are equal to the last bit.  So is what amx does with ints
  * (matmul_amx.c), by quantize_block of avx512 and in the order of int_tile and finish: what changes here changes there.
  *
  * Ints.  Activations become 16-bit fixed point, per row and block of at most 128 inputs (A16):

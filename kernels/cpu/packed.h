@@ -1,6 +1,6 @@
-/* packed.h - a weight matrix in the order in which the avx2, avx512 and amx levels read it.
+/* packed.h - a weight matrix in the order in which the vector levels, amx among them, read it.
  *
- * The levels share the bytes, so there is one pack, and a test at one level says something about the others.  Not for
+ * All of them share the bytes, so there is one pack, and a test at one level says something about the others.  Not for
  * `ref`, which keeps plain f32.
  *
  * Panels.  16 consecutive outputs form a panel: lane c of every vector belongs to output 16 p + c, no sum ever crosses

@@ -1,4 +1,4 @@
-/* vec_math.h - exp, 2^x and the activations on vectors.  Included after vec_avx2.h or vec_avx512.h.
+/* vec_math.h - exp, 2^x and the activations on vectors.  Included after vec_avx2.h, vec_avx512.h or vec_neon.h.
  *
  *   exp(x) = 2^n e^f,  n = round(x / ln 2),  |f| <= ln(2) / 2
  *

@@ -16,7 +16,7 @@ static int open_model(void **state)
     (void)state;
     nb_error err;
     if (nb_pool_new(&pool, 2, &err)) return -1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
     if (nb_model_open(&model, unit_path("tools/demo/model"), &ops, 0, &err)) {
         fprintf(stderr, "%s\n", err.text);

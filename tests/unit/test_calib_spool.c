@@ -264,7 +264,7 @@ static void set_is_the_same_in_memory_and_on_disk(void **state)
     char      chats[1024];
     snprintf(chats, sizeof chats, "%s", unit_path("tools/demo/calib/chat.jsonl"));
     OK(nb_pool_new(&pool, 2, &err), &err);
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     OK(nb_model_open(&model, unit_path("tools/demo/model"), &ops, 0, &err), &err);
     for (int shuffle = 0; shuffle < 2; shuffle++) {
         nb_samples_options o = {.path = chats, .samples = 16, .dataset = {.need_answer = true}, .shuffle = shuffle, .seq_len = 150};

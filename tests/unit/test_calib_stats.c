@@ -66,7 +66,7 @@ static void sums_match_the_definition(void **state)
     fill();
     OK(nb_pool_new(&pool, 2, &err), &err);
     OK(nb_stats_init(&s, K, weights[0], &err), &err);
-    for (nb_isa isa = NB_ISA_REF; isa <= nb_isa_detect(NB_ISA_AVX512); isa++) {
+    for (nb_isa isa = NB_ISA_REF; isa <= nb_isa_detect(NB_ISA_LEVELS - 1); isa++) {
         nb_ops_init(&ops, isa, pool);
         for (int i = 0; i < 2; i++) {
             uint64_t counts[3] = {0};
@@ -91,7 +91,7 @@ static void any_way_gives_the_same(void **state)
     nb_error    err;
     fill();
     for (size_t i = 0; i < ROWS * LD; i++) x[i] *= i % LD % 2 ? 3e-5f : 1e4f; /* where a sum of doubles loses the small ones */
-    for (nb_isa isa = NB_ISA_REF; isa <= nb_isa_detect(NB_ISA_AVX512); isa++) {
+    for (nb_isa isa = NB_ISA_REF; isa <= nb_isa_detect(NB_ISA_LEVELS - 1); isa++) {
         nb_stats want;
         OK(nb_stats_init(&want, K, weights, &err), &err);
         for (int way = 0; way < 6; way++) {
@@ -142,7 +142,7 @@ static void many_pieces(void **state)
     nb_stats       s;
     for (size_t i = 0; i < TOKENS; i++) one[i] = i % 8 ? 0.1767766952966369f : 5.9e6f, bounds[i + 1] = i + 1; /* 2^-5, almost 2^45 */
     OK(nb_pool_new(&pool, 1, &err), &err);
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     OK(nb_stats_init(&s, 1, weights, &err), &err);
     nb_stats_add(&s, &ops, one, 1, &(nb_sample_rows){.bounds = bounds, .count = TOKENS, .modality = text});
     nb_stats_carry(&s, pool);
@@ -167,7 +167,7 @@ static void what_cannot_be_summed_is_refused(void **state)
     nb_stats s;
     fill();
     OK(nb_pool_new(&pool, 1, &err), &err);
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     OK(nb_stats_init(&s, K, weights, &err), &err);
     x[20 * LD + 5] = 1e7f;
     nb_stats_add(&s, &ops, x, LD, &rows);

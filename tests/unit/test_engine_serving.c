@@ -328,7 +328,7 @@ static int set_up(void **state)
     nb_error err;
     nb_ops   ops;
     if (nb_pool_new(&pool, 2, NULL)) return 1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     OK(nb_model_open(&model, GOLDEN_MODEL, &ops, 0, &err), &err);
     golden_open(&g);
     nb_engine *e = engine_of((nb_engine_options){ .max_tokens = 8192 });

@@ -447,9 +447,20 @@ static void test_environment(void **state)
     assert_int_equal(isa, NB_ISA_REF);
     setenv("NIBBLE_ISA", "sse9", 1);
     FAILS(nb_isa_from_environment(&isa, &err), NB_ERR_ARGUMENT, "sse9", &err);
+    FAILS(nb_isa_from_environment(&isa, &err), NB_ERR_ARGUMENT, NB_ISA_CHOICES, &err);
+    for (nb_isa want = NB_ISA_REF; want < NB_ISA_LEVELS; want++) {
+        assert_non_null(strstr(NB_ISA_CHOICES, nb_isa_name(want)));
+        setenv("NIBBLE_ISA", nb_isa_name(want), 1);
+        if (nb_isa_detect(want) != want) {
+            FAILS(nb_isa_from_environment(&isa, &err), NB_ERR_UNSUPPORTED, nb_isa_name(want), &err);
+            continue;
+        }
+        OK(nb_isa_from_environment(&isa, &err), &err);
+        assert_int_equal(isa, want);
+    }
     unsetenv("NIBBLE_ISA");
     assert_int_equal(nb_isa_detect(NB_ISA_REF), NB_ISA_REF);
-    assert_string_equal(nb_isa_name(NB_ISA_AVX512), "avx512");
+    assert_string_equal(nb_isa_name(NB_ISA_REF), "ref");
 }
 
 int main(void)

@@ -17,7 +17,7 @@ static nb_ops   ops;
 static int set_up(void **state)
 {
     if (make_folder(state) || nb_pool_new(&pool, 2, NULL)) return -1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     return 0;
 }
 

@@ -21,7 +21,7 @@ static int open_all(void **state)
     nb_buf   notes = {0};
     if (make_folder(state) || nb_pool_new(&pool, 2, &err) || nb_config_open(&config, source, &notes, &err)) return -1;
     nb_buf_free(&notes);
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     return 0;
 }
 

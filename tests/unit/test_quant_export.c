@@ -44,7 +44,7 @@ static int open_all(void **state)
 {
     nb_error err;
     if (make_folder(state) || nb_pool_new(&pool, 2, &err)) return -1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     for (int i = 0; i < SOURCES; i++)
         if (make_source(i, &err)) {
             fprintf(stderr, "%s: %s\n", names[i], err.text);

@@ -88,7 +88,7 @@ static void factor_multiplies_back(void **state)
     (void)state;
     const int sizes[] = { 1, 2, NB_LOWER_TILE - 1, NB_LOWER_TILE, NB_LOWER_TILE + 1, 700 };
     nb_pool *pools[] = { unit_pool(1), unit_pool(4) };
-    for (int level = 0; level < 3; level++) {
+    for (int level = 0; level < NB_ISA_LEVELS; level++) {
         if (nb_isa_detect((nb_isa)level) != (nb_isa)level) continue;
         setenv("NIBBLE_ISA", nb_isa_name((nb_isa)level), 1);
         for (size_t s = 0; s < NB_COUNT(sizes); s++) {

@@ -17,7 +17,7 @@ static int open_all(void **state)
 {
     nb_error err;
     if (make_folder(state) || nb_pool_new(&pool, 2, &err)) return -1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     return 0;
 }
 

@@ -30,7 +30,7 @@ static void size_of_the_result_is_exact(void **state)
     nb_pool *pool;
     nb_ops   ops;
     OK(nb_pool_new(&pool, 2, &err), &err);
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     for (size_t i = 0; i < NB_COUNT(kinds); i++) {
         nb_quantize_options o = request(NB_METHOD_RTN, kinds[i].bits, kinds[i].group, kinds[i].format);
         nb_quantize_report  r;
@@ -191,7 +191,7 @@ static void a_run_stays_within_its_plan(void **state)
             nb_ops             ops;
             nb_quantize_report r;
             if (nb_pool_new(&pool, 2, &err)) _exit(1);
-            nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+            nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
             _exit(nb_quantize(&ops, &o, NULL, NULL, &r, &err) != NB_OK);
         }
         int           code;

@@ -74,7 +74,7 @@ static outcome run(const nb_quantize_options *o, size_t at, int how, int *signal
         nb_error           err = {0};
         interruption       i = {.at = at, .how = how};
         if (nb_pool_new(&pool, 2, &err)) _exit(1);
-        nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+        nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
         result.status = nb_quantize(&ops, o, interrupt, &i, &r, &err);
         snprintf(result.text, sizeof result.text, "%s", err.text);
         result.steps = i.steps;

@@ -526,7 +526,7 @@ static int set_up(void **state)
     nb_error err;
     nb_ops   ops;
     if (nb_pool_new(&pool, 2, NULL)) return 1;
-    nb_ops_init(&ops, nb_isa_detect(NB_ISA_AVX512), pool);
+    nb_ops_init(&ops, nb_isa_detect(NB_ISA_LEVELS - 1), pool);
     OK(nb_model_open(&model, MODEL, &ops, 0, &err), &err);
     start(service_options(), (nb_server_options){.max_body = 65536, .header_timeout_s = 1, .body_timeout_s = 1});
     return 0;

@@ -1,0 +1,9 @@
+/* gram_neon.c - input statistics of the level neon: gram_body.h over the vectors of vec_neon.h. */
+#include "kernels/cpu/vec_neon.h"
+
+#include "kernels/cpu/gram_body.h"
+
+void nb_neon_fill_gram(nb_ops *ops)
+{
+    fill_gram(ops);
+}

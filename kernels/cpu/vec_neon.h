@@ -1,0 +1,195 @@
+/* vec_neon.h - the vector type of the body files: 8 floats in two registers.  Same names and meaning as vec_avx2.h.
+ *
+ * As many lanes as avx2 has and the same order of every sum, so that both levels give the same bits, but for the sign and the
+ * payload of a NaN.  ARMv8.0 only: what every 64-bit ARM processor has.
+ *
+ * "part" operations touch the first n elements, 0 <= n <= LANES, and read or write no byte beyond; the other lanes load
+ * as zero.  There are no masked loads: an end goes through the stack. */
+#ifndef NB_VEC_H
+#define NB_VEC_H
+
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/gram_sums.h"
+
+#define NB_TILE_ROWS 6 /* of two vectors each: 24 registers of sums, 4 of columns and 1 factor out of 32 */
+enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS };
+
+typedef struct { float32x4_t lo, hi; } vf;
+
+static inline vf vf_set(float x) { return (vf){ vdupq_n_f32(x), vdupq_n_f32(x) }; }
+static inline vf vf_load(const float *p) { return (vf){ vld1q_f32(p), vld1q_f32(p + 4) }; }
+static inline void vf_store(float *p, vf x)
+{
+    vst1q_f32(p, x.lo);
+    vst1q_f32(p + 4, x.hi);
+}
+static inline vf vf_load_part(const float *p, size_t n)
+{
+    if (n >= LANES) return vf_load(p);
+    float whole[LANES] = { 0 };
+    memcpy(whole, p, n * sizeof *p);
+    return vf_load(whole);
+}
+static inline void vf_store_part(float *p, vf x, size_t n)
+{
+    if (n >= LANES) {
+        vf_store(p, x);
+        return;
+    }
+    float whole[LANES];
+    vf_store(whole, x);
+    memcpy(p, whole, n * sizeof *p);
+}
+/* x in the first n lanes (n may exceed LANES), `other` behind them */
+static inline vf vf_first(vf x, vf other, size_t n)
+{
+    if (n >= LANES) return x;
+    const uint32x4_t lane = { 0, 1, 2, 3 }, end = vdupq_n_u32((uint32_t)n);
+    return (vf){ vbslq_f32(vcltq_u32(lane, end), x.lo, other.lo),
+                 vbslq_f32(vcltq_u32(vaddq_u32(lane, vdupq_n_u32(4)), end), x.hi, other.hi) };
+}
+
+static inline vf vf_add(vf a, vf b) { return (vf){ vaddq_f32(a.lo, b.lo), vaddq_f32(a.hi, b.hi) }; }
+static inline vf vf_sub(vf a, vf b) { return (vf){ vsubq_f32(a.lo, b.lo), vsubq_f32(a.hi, b.hi) }; }
+static inline vf vf_mul(vf a, vf b) { return (vf){ vmulq_f32(a.lo, b.lo), vmulq_f32(a.hi, b.hi) }; }
+static inline vf vf_div(vf a, vf b) { return (vf){ vdivq_f32(a.lo, b.lo), vdivq_f32(a.hi, b.hi) }; }
+static inline vf vf_fma(vf a, vf b, vf c) { return (vf){ vfmaq_f32(c.lo, a.lo, b.lo), vfmaq_f32(c.hi, a.hi, b.hi) }; } /* a b + c */
+static inline vf vf_fnma(vf a, vf b, vf c) { return (vf){ vfmsq_f32(c.lo, a.lo, b.lo), vfmsq_f32(c.hi, a.hi, b.hi) }; } /* c - a b */
+static inline vf vf_fms(vf a, vf b, vf c) { return vf_fma(a, b, (vf){ vnegq_f32(c.lo), vnegq_f32(c.hi) }); } /* a b - c */
+
+/* b when either is NaN, unlike the instructions of that name, and when both are zeros */
+static inline float32x4_t larger(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline float32x4_t lesser(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline vf vf_max(vf a, vf b) { return (vf){ larger(a.lo, b.lo), larger(a.hi, b.hi) }; }
+static inline vf vf_min(vf a, vf b) { return (vf){ lesser(a.lo, b.lo), lesser(a.hi, b.hi) }; }
+
+static inline vf vf_abs(vf a) { return (vf){ vabsq_f32(a.lo), vabsq_f32(a.hi) }; }
+static inline vf vf_round(vf a) { return (vf){ vrndnq_f32(a.lo), vrndnq_f32(a.hi) }; } /* to nearest even */
+/* a < 0 ? b : c */
+static inline vf vf_if_negative(vf a, vf b, vf c)
+{
+    return (vf){ vbslq_f32(vcltzq_f32(a.lo), b.lo, c.lo), vbslq_f32(vcltzq_f32(a.hi), b.hi, c.hi) };
+}
+/* a * 2^n for integral n in -127 .. 128, where 2^-127 counts as 0 and 2^128 as infinity */
+static inline float32x4_t power_of_two(float32x4_t n)
+{
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+static inline vf vf_scale(vf a, vf n) { return vf_mul(a, (vf){ power_of_two(n.lo), power_of_two(n.hi) }); }
+
+static inline float vf_sum(vf a)
+{
+    float32x4_t c = vaddq_f32(a.lo, a.hi);
+    float32x2_t d = vadd_f32(vget_low_f32(c), vget_high_f32(c));
+    return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
+}
+static inline float vf_top(vf a) { return vmaxvq_f32(vmaxq_f32(a.lo, a.hi)); } /* the largest lane; unspecified when one is NaN */
+
+/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
+static inline void vf_add_fixed_pair(int64_t *high, int64_t *low, float64x2_t c)
+{
+    float64x2_t h = vdupq_n_f64(NB_FIXED_HIGH), t = vaddq_f64(c, h);
+    float64x2_t u = vaddq_f64(vsubq_f64(c, vsubq_f64(t, h)), vdupq_n_f64(NB_FIXED_LOW));
+    vst1q_s64(high, vaddq_s64(vld1q_s64(high), vreinterpretq_s64_f64(t)));
+    vst1q_s64(low, vaddq_s64(vld1q_s64(low), vreinterpretq_s64_f64(u)));
+}
+static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
+{
+    vf_add_fixed_pair(high, low, vcvt_f64_f32(vget_low_f32(a.lo)));
+    vf_add_fixed_pair(high + 2, low + 2, vcvt_high_f64_f32(a.lo));
+    vf_add_fixed_pair(high + 4, low + 4, vcvt_f64_f32(vget_low_f32(a.hi)));
+    vf_add_fixed_pair(high + 6, low + 6, vcvt_high_f64_f32(a.hi));
+}
+/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
+static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
+{
+    for (int i = 0; i < LANES; i += 2)
+        vst1q_s64(to + i, vsubq_s64(vaddq_s64(vld1q_s64(to + i), vld1q_s64(sums + i)), vdupq_n_s64(bias)));
+}
+/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; a whole vector is written */
+static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+{
+    vf_store(to, vf_mul(vf_load_part(x, n), vf_set(w)));
+}
+/* LANES doubles += w |a| */
+static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+{
+    vf v = vf_mul(vf_abs(a), w);
+    vst1q_f64(sum, vaddq_f64(vld1q_f64(sum), vcvt_f64_f32(vget_low_f32(v.lo))));
+    vst1q_f64(sum + 2, vaddq_f64(vld1q_f64(sum + 2), vcvt_high_f64_f32(v.lo)));
+    vst1q_f64(sum + 4, vaddq_f64(vld1q_f64(sum + 4), vcvt_f64_f32(vget_low_f32(v.hi))));
+    vst1q_f64(sum + 6, vaddq_f64(vld1q_f64(sum + 6), vcvt_high_f64_f32(v.hi)));
+}
+
+static inline float32x4_t widen_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(h), 16)); }
+static inline vf vf_load_bf16(const uint16_t *p)
+{
+    uint16x8_t h = vld1q_u16(p);
+    return (vf){ widen_bf16(vget_low_u16(h)), widen_bf16(vget_high_u16(h)) };
+}
+static inline vf vf_load_bf16_part(const uint16_t *p, size_t n)
+{
+    uint16_t whole[LANES] = { 0 };
+    memcpy(whole, p, 2 * n);
+    return vf_load_bf16(whole);
+}
+/* LANES pairs of bf16 as they lie in memory, moved about as f32 lanes; then the first and the second of each pair */
+static inline vf vf_load_pairs(const uint16_t *p)
+{
+    return (vf){ vreinterpretq_f32_u16(vld1q_u16(p)), vreinterpretq_f32_u16(vld1q_u16(p + 8)) };
+}
+static inline float32x4_t first_of_pairs(float32x4_t a) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 16)); }
+static inline float32x4_t second_of_pairs(float32x4_t a)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vdupq_n_u32(0xffff0000u)));
+}
+static inline vf vf_first_of_pairs(vf a) { return (vf){ first_of_pairs(a.lo), first_of_pairs(a.hi) }; }
+static inline vf vf_second_of_pairs(vf a) { return (vf){ second_of_pairs(a.lo), second_of_pairs(a.hi) }; }
+/* as nb_f32_to_bf16 */
+static inline uint16x4_t to_bf16(float32x4_t x)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(x), h = vshrq_n_u32(u, 16);
+    uint32x4_t bias = vaddq_u32(vandq_u32(h, vdupq_n_u32(1)), vdupq_n_u32(0x7fff));
+    uint32x4_t rounded = vshrq_n_u32(vaddq_u32(u, bias), 16);
+    return vmovn_u32(vbslq_u32(vceqq_f32(x, x), rounded, vorrq_u32(h, vdupq_n_u32(0x40)))); /* a NaN is not equal to itself */
+}
+static inline void vf_store_bf16(uint16_t *p, vf x) { vst1q_u16(p, vcombine_u16(to_bf16(x.lo), to_bf16(x.hi))); }
+static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
+{
+    uint16_t whole[LANES];
+    vf_store_bf16(whole, x);
+    memcpy(p, whole, 2 * n);
+}
+
+static inline void vf_prefetch(const void *p) { __builtin_prefetch(p); }
+
+/* r[j] of `to` is column j of four rows */
+static inline void transpose4(float32x4_t to[4], float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d)
+{
+    float64x2_t ab_even = vreinterpretq_f64_f32(vtrn1q_f32(a, b)), ab_odd = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+    float64x2_t cd_even = vreinterpretq_f64_f32(vtrn1q_f32(c, d)), cd_odd = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
+    to[0] = vreinterpretq_f32_f64(vtrn1q_f64(ab_even, cd_even));
+    to[1] = vreinterpretq_f32_f64(vtrn1q_f64(ab_odd, cd_odd));
+    to[2] = vreinterpretq_f32_f64(vtrn2q_f64(ab_even, cd_even));
+    to[3] = vreinterpretq_f32_f64(vtrn2q_f64(ab_odd, cd_odd));
+}
+/* Lane j of vector i moves to lane i of vector j: the four squares of 4 x 4 one by one. */
+static inline void vf_transpose(vf r[LANES])
+{
+    float32x4_t upper_left[4], upper_right[4], lower_left[4], lower_right[4];
+    transpose4(upper_left, r[0].lo, r[1].lo, r[2].lo, r[3].lo);
+    transpose4(upper_right, r[0].hi, r[1].hi, r[2].hi, r[3].hi);
+    transpose4(lower_left, r[4].lo, r[5].lo, r[6].lo, r[7].lo);
+    transpose4(lower_right, r[4].hi, r[5].hi, r[6].hi, r[7].hi);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        r[j] = (vf){ upper_left[j], lower_left[j] };
+        r[4 + j] = (vf){ upper_right[j], lower_right[j] };
+    }
+}
+
+#endif
