@@ -9,6 +9,7 @@
 #define NB_VEC_H
 
 #include <arm_neon.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -16,7 +17,8 @@
 #include "kernels/gram_sums.h"
 
 #define NB_TILE_ROWS 6 /* of two vectors each: 24 registers of sums, 4 of columns and 1 factor out of 32 */
-enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS };
+#define NB_TILE_VECTORS 2
+enum { LANES = 8, TILE_ROWS = NB_TILE_ROWS, TILE_VECTORS = NB_TILE_VECTORS };
 
 typedef struct { float32x4_t lo, hi; } vf;
 
@@ -80,6 +82,11 @@ static inline float32x4_t power_of_two(float32x4_t n)
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23));
 }
 static inline vf vf_scale(vf a, vf n) { return vf_mul(a, (vf){ power_of_two(n.lo), power_of_two(n.hi) }); }
+
+static inline bool vf_any_above(vf a, vf b) /* a NaN is not above */
+{
+    return vmaxvq_u32(vorrq_u32(vcgtq_f32(a.lo, b.lo), vcgtq_f32(a.hi, b.hi))) != 0;
+}
 
 static inline float vf_sum(vf a)
 {
@@ -164,6 +171,39 @@ static inline void vf_store_bf16_part(uint16_t *p, vf x, size_t n)
     vf_store_bf16(whole, x);
     memcpy(p, whole, 2 * n);
 }
+
+/* LANES signed bytes, and back (whole numbers of -128 .. 127) */
+static inline vf vf_from_i8(int8x8_t b)
+{
+    int16x8_t h = vmovl_s8(b);
+    return (vf){ vcvtq_f32_s32(vmovl_s16(vget_low_s16(h))), vcvtq_f32_s32(vmovl_high_s16(h)) };
+}
+static inline vf vf_load_i8(const int8_t *p) { return vf_from_i8(vld1_s8(p)); }
+static inline vf vf_load_i8_part(const int8_t *p, size_t n)
+{
+    int8_t whole[LANES] = { 0 };
+    memcpy(whole, p, n);
+    return vf_load_i8(whole);
+}
+static inline void vf_store_i8_part(int8_t *p, vf x, size_t n)
+{
+    int8_t    whole[LANES];
+    int16x8_t h = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.lo)), vqmovn_s32(vcvtnq_s32_f32(x.hi)));
+    vst1_s8(whole, vqmovn_s16(h));
+    memcpy(p, whole, n < LANES ? n : LANES);
+}
+/* LANES quads of signed bytes, moved about as f32 lanes; then number i of each quad, 0 .. 3, a constant */
+static inline vf vf_load_quads(const int8_t *p)
+{
+    return (vf){ vreinterpretq_f32_s8(vld1q_s8(p)), vreinterpretq_f32_s8(vld1q_s8(p + 16)) };
+}
+static inline float32x4_t of_quads(float32x4_t a, int i)
+{
+    int32x4_t q = vreinterpretq_s32_f32(a);
+    int32x4_t left = i == 0 ? vshlq_n_s32(q, 24) : i == 1 ? vshlq_n_s32(q, 16) : i == 2 ? vshlq_n_s32(q, 8) : q;
+    return vcvtq_f32_s32(vshrq_n_s32(left, 24));
+}
+static inline vf vf_of_quads(vf a, int i) { return (vf){ of_quads(a.lo, i), of_quads(a.hi, i) }; }
 
 static inline void vf_prefetch(const void *p) { __builtin_prefetch(p); }
 
