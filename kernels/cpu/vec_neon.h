@@ -96,40 +96,67 @@ static inline float vf_sum(vf a)
 }
 static inline float vf_top(vf a) { return vmaxvq_f32(vmaxq_f32(a.lo, a.hi)); } /* the largest lane; unspecified when one is NaN */
 
-/* LANES fixed-point sums (gram_sums.h) += the lanes, and as many times NB_FIXED_HIGH and NB_FIXED_LOW as bits */
-static inline void vf_add_fixed_pair(int64_t *high, int64_t *low, float64x2_t c)
+/* A lane's two integers (gram_sums.h), plus NB_FIXED_HIGH and NB_FIXED_LOW as bits, of lanes 2 i and 2 i + 1 */
+static inline void vf_cut_pair(vf a, int i, int64x2_t *high, int64x2_t *low)
 {
+    float32x4_t half = i < 2 ? a.lo : a.hi;
+    float64x2_t c = i % 2 ? vcvt_high_f64_f32(half) : vcvt_f64_f32(vget_low_f32(half));
     float64x2_t h = vdupq_n_f64(NB_FIXED_HIGH), t = vaddq_f64(c, h);
-    float64x2_t u = vaddq_f64(vsubq_f64(c, vsubq_f64(t, h)), vdupq_n_f64(NB_FIXED_LOW));
-    vst1q_s64(high, vaddq_s64(vld1q_s64(high), vreinterpretq_s64_f64(t)));
-    vst1q_s64(low, vaddq_s64(vld1q_s64(low), vreinterpretq_s64_f64(u)));
+    *high = vreinterpretq_s64_f64(t);
+    *low = vreinterpretq_s64_f64(vaddq_f64(vsubq_f64(c, vsubq_f64(t, h)), vdupq_n_f64(NB_FIXED_LOW)));
+}
+/* LANES sums = the lanes' integers with those bits, or += them */
+static inline void vf_set_fixed(int64_t *high, int64_t *low, vf a)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        int64x2_t t, u;
+        vf_cut_pair(a, i, &t, &u);
+        vst1q_s64(high + 2 * i, t);
+        vst1q_s64(low + 2 * i, u);
+    }
 }
 static inline void vf_add_fixed(int64_t *high, int64_t *low, vf a)
 {
-    vf_add_fixed_pair(high, low, vcvt_f64_f32(vget_low_f32(a.lo)));
-    vf_add_fixed_pair(high + 2, low + 2, vcvt_high_f64_f32(a.lo));
-    vf_add_fixed_pair(high + 4, low + 4, vcvt_f64_f32(vget_low_f32(a.hi)));
-    vf_add_fixed_pair(high + 6, low + 6, vcvt_high_f64_f32(a.hi));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        int64x2_t t, u;
+        vf_cut_pair(a, i, &t, &u);
+        vst1q_s64(high + 2 * i, vaddq_s64(vld1q_s64(high + 2 * i), t));
+        vst1q_s64(low + 2 * i, vaddq_s64(vld1q_s64(low + 2 * i), u));
+    }
 }
-/* LANES of *to += the sums, less `bias` each, modulo 2^64 */
-static inline void vf_take_fixed(int64_t *to, const int64_t *sums, int64_t bias)
+/* LANES words at to_high and to_low += the sums and the lanes' integers, less `bias` each, modulo 2^64 */
+static inline void vf_take_word(int64_t *to, const int64_t *sum, int64x2_t last, int64_t bias)
 {
-    for (int i = 0; i < LANES; i += 2)
-        vst1q_s64(to + i, vsubq_s64(vaddq_s64(vld1q_s64(to + i), vld1q_s64(sums + i)), vdupq_n_s64(bias)));
+    int64x2_t all = vaddq_s64(vld1q_s64(sum), vsubq_s64(last, vdupq_n_s64(bias)));
+    vst1q_s64(to, vaddq_s64(vld1q_s64(to), all));
 }
-/* to[TILE_ROWS] = w x[TILE_ROWS], of which n exist; a whole vector is written */
-static inline void vf_scale_row(float *to, const float *x, size_t n, float w)
+static inline void vf_take_fixed(int64_t *to_high, int64_t *to_low, const int64_t *high, const int64_t *low, vf a, const int64_t bias[2])
 {
-    vf_store(to, vf_mul(vf_load_part(x, n), vf_set(w)));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        int64x2_t t, u;
+        vf_cut_pair(a, i, &t, &u);
+        vf_take_word(to_high + 2 * i, high + 2 * i, t, bias[0]);
+        vf_take_word(to_low + 2 * i, low + 2 * i, u, bias[1]);
+    }
 }
-/* LANES doubles += w |a| */
-static inline void vf_add_magnitudes(double *sum, vf a, vf w)
+/* LANES doubles */
+typedef struct { float64x2_t a, b, c, d; } vd;
+static inline vd vd_zero(void) { return (vd){ vdupq_n_f64(0), vdupq_n_f64(0), vdupq_n_f64(0), vdupq_n_f64(0) }; }
+static inline vd vd_add_magnitudes(vd sum, vf a, vf w) /* sum + w |a|, the product rounded to f32 */
 {
     vf v = vf_mul(vf_abs(a), w);
-    vst1q_f64(sum, vaddq_f64(vld1q_f64(sum), vcvt_f64_f32(vget_low_f32(v.lo))));
-    vst1q_f64(sum + 2, vaddq_f64(vld1q_f64(sum + 2), vcvt_high_f64_f32(v.lo)));
-    vst1q_f64(sum + 4, vaddq_f64(vld1q_f64(sum + 4), vcvt_f64_f32(vget_low_f32(v.hi))));
-    vst1q_f64(sum + 6, vaddq_f64(vld1q_f64(sum + 6), vcvt_high_f64_f32(v.hi)));
+    return (vd){ vaddq_f64(sum.a, vcvt_f64_f32(vget_low_f32(v.lo))), vaddq_f64(sum.b, vcvt_high_f64_f32(v.lo)),
+                 vaddq_f64(sum.c, vcvt_f64_f32(vget_low_f32(v.hi))), vaddq_f64(sum.d, vcvt_high_f64_f32(v.hi)) };
+}
+static inline void vd_store(double *p, vd a)
+{
+    vst1q_f64(p, a.a);
+    vst1q_f64(p + 2, a.b);
+    vst1q_f64(p + 4, a.c);
+    vst1q_f64(p + 6, a.d);
 }
 
 static inline float32x4_t widen_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(h), 16)); }
