@@ -40,7 +40,8 @@ static const nb_probe probes[] = {
             nb_avx512_probe_dot16),
     COMPUTE(NB_PROBE_DOT8, "8-bit fours", "avx512", "vpdpbusd zmm", NB_ISA_AVX512, STEPS(NB_AVX512_CHAINS, 64, NB_PROBE_UNROLL),
             nb_avx512_probe_dot8),
-    /* 16 by 16 sums of 32 products (bf16) or 64 (int8) */
+#endif
+#ifdef NIBBLE_AMX /* 16 by 16 sums of 32 products (bf16) or 64 (int8) */
     { .kind = NB_PROBE_TILE_BF16, .name = "bf16 tiles", .level = "amx", .instruction = "tdpbf16ps", .isa = NB_ISA_LEVELS,
       .work = STEPS(NB_AMX_CHAINS, 16 * 16 * 32, 1), .there = nb_amx_probe_there, .compute = nb_amx_probe_bf16 },
     { .kind = NB_PROBE_TILE_INT8, .name = "int8 tiles", .level = "amx", .instruction = "tdpbusd", .isa = NB_ISA_LEVELS,
