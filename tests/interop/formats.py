@@ -17,6 +17,7 @@ that is known to refuse a form, is a line that says SKIP.
 """
 import argparse
 import importlib
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -40,6 +41,8 @@ FORMS = {  # name: flags of nibble quantize
     "gptq": "--method gptq",
     "gptq8": "--method rtn --format gptq --bits 8",
     "gptq_v2": "--method gptq --format gptq_v2",
+    "both_awq": "--method awq+gptq",
+    "both_gptq": "--method awq+gptq --format gptq",
     "dynamic": "--method gptq --set down_proj=8:64 --keep layers\\.0\\.self_attn\\.q",
     "ct4": "--method gptq --format compressed-tensors",
     "ct8": "--method rtn --bits 8 -g -1 --format compressed-tensors",
@@ -56,10 +59,10 @@ class Skip(Exception):
 
 def version(package):
     try:
-        module = importlib.import_module(package)
+        importlib.import_module(package)
+        return importlib.metadata.version(package.replace("_", "-"))
     except ImportError as why:
         raise Skip(f"{package} is not installed ({why})")
-    return getattr(module, "__version__", "of unknown version")
 
 
 def canonical(name):
@@ -189,14 +192,17 @@ def fitting(groups, tensors):
 def gptqmodel(b, form):
     version("gptqmodel")
     from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.quantization.awq.utils.packing_utils import dequantize_gemm
     folder = b.path(form + "-new")
     if not os.path.exists(folder):
         common.nibble(b.program, "export", b.path(form), folder, "--layout", "new")
     model = GPTQModel.load(folder, device="cpu", backend=BACKEND.TORCH, dtype=torch.float16).model
     meaning, worst, count = b.meaning(form), 0.0, 0
     for name, module in model.named_modules():
-        if hasattr(module, "dequantize_weight") and hasattr(module, "qweight"):
-            right, made = meaning[canonical(name) + ".weight"], module.dequantize_weight().float().T
+        if hasattr(module, "qweight"):
+            made = module.dequantize_weight() if hasattr(module, "dequantize_weight") else \
+                dequantize_gemm(module.qweight, module.qzeros, module.scales, module.bits, module.group_size)
+            right, made = meaning[canonical(name) + ".weight"], made.float().T
             worst, count = max(worst, float((made - right).abs().max() / right.abs().max())), count + 1
     b.report("gptqmodel, weights", form, count > 0 and worst < 2 ** -10, f"{worst:.2g} of the largest, {count} matrices", "", "")
     b.check_logits("gptqmodel, logits", form, b.logits(model))
@@ -283,7 +289,7 @@ def main():
         for name, flags in FORMS.items():
             common.quantize(o.program, b.path(name), flags)
         work = {"exports": (exported, [()]), "compressed": (compressed, ["ct4", "ct8", "ct_tower", "ct_asym", "ct_all"]),
-                "decompressor": (decompressor, [()]), "gptqmodel": (gptqmodel, ["gptq", "gptq8", "gptq_v2", "dynamic", "awq"]),
+                "decompressor": (decompressor, [()]), "gptqmodel": (gptqmodel, ["gptq", "gptq8", "gptq_v2", "dynamic", "awq", "both_awq", "both_gptq"]),
                 "gguf": (gguf_pair, ["gptq", "gptq8", "awq", "ct_tower", "ct_all"])}
         for name in o.only.split(","):
             check, forms = work[name]
