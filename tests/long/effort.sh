@@ -1,7 +1,7 @@
 #!/bin/sh
 # What each --effort costs and gains: GPTQ, AWQ and both on the demo, int4, groups of 128, the first 128 chats, judged on all held-out ones.
 #
-#     sh tests/long/effort.sh BUILD_DIR [FOLDER]       about 3 minutes; build the target effort_plot first
+#     sh tests/long/effort.sh BUILD_DIR [FOLDER]       about a minute on two idle CPUs; build the target effort_plot first
 #
 # Writes effort.csv and effort.svg into FOLDER (results/ by default): seconds as quantize's report has them, the divergence as
 # `nibble eval` tells it.  CPU seconds are those of the phases, over all threads.  Exit 1 when an effort above 0 diverges more than effort 0.
