@@ -154,7 +154,7 @@ def exported(b):
 
 def compressed(b, form):
     version("compressed_tensors")
-    known = {"ct_asym": "compressed-tensors 0.19 and later build asymmetric modules without packing their zero points",
+    known = {"ct_asym": "transformers 4.57 and 5.24 build asymmetric modules without packing their zero points (5.17 packs them)",
              "ct_all": "transformers 5 cannot initialise an embedding that has no weight"}
     try:
         model = b.load(b.path(form))
