@@ -197,11 +197,11 @@ static void hostile_numbers(void **state)
     float w[N * K], clipped[N * K], x[K], s[K];
     double h[K * K];
     for (int kind = 0; kind < 7; kind++)
-        for (int weights = 0; weights < 4; weights++) {
+        for (int weights = 0; weights < 5; weights++) {
             uint64_t seed = 8;
             for (int i = 0; i < N * K; i++) {
                 float v = unit_normal(&seed);
-                w[i] = weights == 0 ? v : weights == 1 ? 0.0f : weights == 2 ? 65504.0f : i % K == 3 ? 0.0f : v * 1e-8f;
+                w[i] = weights == 0 ? v : weights == 1 ? 0.0f : weights == 2 ? 65504.0f : weights == 3 ? v * 1e-30f : i % K == 3 ? 0.0f : v * 1e-8f;
             }
             for (int i = 0; i < K; i++) {
                 const float by_kind[] = { 0.0f, 1.0f, i == 4 ? 1e30f : 1e-30f, 1e-38f, i % 2 ? 0.0f : 2.0f, 1e30f, 1.0f };
@@ -238,6 +238,9 @@ static void refusals_name_the_place(void **state)
 #define SEARCH() nb_awq_search(s, c.consumers, c.rows, c.count, 32, l.h, l.mean_abs, tie, &o, pool, &r, &err)
     OK(SEARCH(), &err);
     l.w[2 * 32 + 3] = NAN;
+    FAILS(SEARCH(), NB_ERR_INPUT, "matrix 2 of the 2", &err);
+    FAILS(nb_awq_clip(l.w, l.h, 4, 32, &o.grid, pool, &err), NB_ERR_INPUT, "weight [2, 3]", &err);
+    l.w[2 * 32 + 3] = 1e30f; /* no f16 */
     FAILS(SEARCH(), NB_ERR_INPUT, "matrix 2 of the 2", &err);
     FAILS(nb_awq_clip(l.w, l.h, 4, 32, &o.grid, pool, &err), NB_ERR_INPUT, "weight [2, 3]", &err);
     l.w[2 * 32 + 3] = 0.0f;

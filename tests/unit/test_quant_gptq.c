@@ -354,6 +354,55 @@ static void hostile_numbers(void **state)
     nb_pool_free(pool);
 }
 
+/* Weights and inputs far from 1: a scale of the inputs changes no code, tiny weights come out as the smallest float16 scales allow, and
+ * what no float16 scale can hold is refused by name. */
+static void scaled_numbers(void **state)
+{
+    (void)state;
+    nb_error err;
+    nb_pool *pool = unit_pool(2);
+    unit_layer l = unit_layer_make(6, 6, 64, 48, NULL);
+    const size_t count = (size_t)l.n * l.k, area = (size_t)l.k * l.k;
+    double *h = malloc(area * sizeof *h);
+    float *w = malloc(count * sizeof *w);
+    const double scales[] = { 1e-30, 1.0, 1e30 };
+    for (int effort = 0; effort < 2; effort++)
+        for (int sym = 0; sym < 2; sym++) {
+            nb_gptq_options o = plain_options();
+            nb_codes q, first = { 0 };
+            nb_gptq_report r;
+            o.grid.sym = sym;
+            o.static_groups = effort;
+            o.sweeps = effort ? 8 : 0;
+            o.range = effort ? NB_RANGE_BLOCK : NB_RANGE_FULL;
+            OK(nb_gptq(&first, l.w, l.h, l.n, l.k, &o, pool, &r, &err), &err);
+            for (size_t x = 0; x < 3; x++) {
+                for (size_t i = 0; i < area; i++) h[i] = l.h[i] * scales[x] * scales[x];
+                OK(nb_gptq(&q, l.w, h, l.n, l.k, &o, pool, &r, &err), &err);
+                expect_finite(&q, &r);
+                assert_false(r.fallback);
+                size_t off = 0;
+                for (size_t i = 0; i < count; i++) off += q.codes[i] != first.codes[i];
+                if (off * 50 > count) fail_msg("inputs times %g: %zu of %zu codes differ", scales[x], off, count);
+                nb_codes_free(&q);
+                for (size_t i = 0; i < count; i++) w[i] = l.w[i] * 1e-30f;
+                OK(nb_gptq(&q, w, h, l.n, l.k, &o, pool, &r, &err), &err);
+                expect_finite(&q, &r);
+                nb_codes_dequantize(&q, w);
+                for (size_t i = 0; i < count; i++) assert_true(fabsf(w[i]) < 1e-6f);
+                nb_codes_free(&q);
+                for (size_t i = 0; i < count; i++) w[i] = l.w[i] * 1e30f;
+                FAILS(nb_gptq(&q, w, h, l.n, l.k, &o, pool, &r, &err), NB_ERR_INPUT, "weight [0, 0]", &err);
+                assert_null(q.codes);
+            }
+            nb_codes_free(&first);
+        }
+    free(w);
+    free(h);
+    unit_layer_free(&l);
+    nb_pool_free(pool);
+}
+
 static void refusals_name_the_place(void **state)
 {
     (void)state;
@@ -411,6 +460,7 @@ int main(void)
         cmocka_unit_test(same_bits_for_any_number_of_threads),
         cmocka_unit_test(scale_and_shape_of_h),
         cmocka_unit_test(hostile_numbers),
+        cmocka_unit_test(scaled_numbers),
         cmocka_unit_test(refusals_name_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -156,12 +156,19 @@ static void check_ct(const nb_rules *r)
         if (order && (!strcmp(order, "group") || !strcmp(order, "dynamic")))
             nb_found(r->out, NB_ERROR, NB_FOR_TRANSFORMERS, 0, "ct-actorder", b->where, "use actorder static, or leave it out",
                      "actorder '%s' is refused by compressed-tensors 0.19", order);
+        if (!b->groups[i].scheme.sym)
+            nb_found(r->out, NB_WARNING, NB_FOR_TRANSFORMERS, 0, "ct-asymmetric", b->where,
+                     "quantize with --sym for transformers; vLLM reads it as it is",
+                     "is asymmetric: of the versions that were tried, 5.17 loads it packed, 4.57 and 5.24 do not");
     }
     for (size_t i = 0; i < r->d->module_count; i++) {
         const nb_module *m = &r->d->modules[i];
         if (m->stored == NB_STORED_PACKED && !m->tensor[NB_T_SHAPE])
             nb_found(r->out, NB_ERROR, NB_FOR_TRANSFORMERS, 0, "ct-shape", m->name, "write weight_shape",
                      "has no weight_shape, which decompression needs");
+        if (m->stored == NB_STORED_PACKED && m->part == NB_PART_EMBED)
+            nb_found(r->out, NB_WARNING, NB_FOR_TRANSFORMERS, 0, "vocabulary-quantized", m->name, "keep it in float for transformers 5",
+                     "is quantized: transformers 5 cannot make such an embedding, 4.57 with compressed-tensors 0.19 can");
     }
 }
 
