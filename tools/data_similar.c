@@ -180,16 +180,24 @@ nb_similar_match nb_similar_add(nb_similar *s, const nb_chat *chat, int file, si
 nb_similar_match nb_similar_add_sketch(nb_similar *s, const nb_similar_sketch *made, int file, size_t line)
 {
     nb_similar_match best = {.file = -1};
+    uint32_t        *slots[BANDS], earlier[BANDS];
     entry            e = *made;
     e.file = file;
     e.line = line;
     uint32_t number = (uint32_t)(s->count++ % NB_SIMILAR_ROWS);
+    /* Slots and rows lie all over 40 MB: all are asked for before the first is needed. */
+    for (int band = 0; band < BANDS; band++) __builtin_prefetch(slots[band] = slot_of(s, &e, band), 1);
     for (int band = 0; band < BANDS; band++) {
-        uint32_t    *slot = slot_of(s, &e, band);
-        const entry *other = *slot ? &s->rows[*slot - 1] : NULL;
-        *slot = number + 1;
-        if (!other || best.exact) continue;
-        int same = 0;
+        earlier[band] = *slots[band];
+        *slots[band] = number + 1;
+        if (!earlier[band]) continue;
+        __builtin_prefetch(&s->rows[earlier[band] - 1]);
+        __builtin_prefetch((const char *)&s->rows[earlier[band]] - 1);
+    }
+    for (int band = 0; band < BANDS && !best.exact; band++) {
+        if (!earlier[band]) continue;
+        const entry *other = &s->rows[earlier[band] - 1];
+        int          same = 0;
         for (int i = 0; i < BINS; i++) same += other->signature[i] == e.signature[i];
         double share = (same / (double)BINS - 1 / 256.0) / (1 - 1 / 256.0);
         bool   exact = other->words == e.words;
