@@ -4,8 +4,8 @@
  *
  * For every arithmetic the best of several candidates (OpenBLAS, nibble's own products) on sizes of a 2B model, and beside it the
  * operations that quantizing is made of.  Rates are in GFLOP per second of CPU time, summed over threads, and per second of wall
- * time: the first does not suffer from other work on the machine.  Candidates take turns, seven rounds; the median counts, since the CPU time
- * of a few milliseconds can come out far too short on a virtual machine.
+ * time: the first does not suffer from other work on the machine.  Candidates take turns, five rounds of a tenth of a second or more; the median
+ * counts: the CPU time of a few milliseconds can come out far too short on a virtual machine.
  */
 #include <cblas.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "kernels/gemm.h"
 #include "quant/linalg.h"
 
-enum { ROWS = 1024, K = 1536, N = 8960, TILE = 96, ROUNDS = 7, CANDIDATES = 7 };
+enum { ROWS = 1024, K = 1536, N = 8960, TILE = 96, ROUNDS = 5, CANDIDATES = 7, REPEATS = 24 /* of products that take milliseconds */ };
 
 typedef struct {
     const nb_gemm *gemm;
@@ -112,8 +112,8 @@ int main(int argc, char **argv)
         for (int i = 0; i < CANDIDATES; i++) {
             double cpu = cpu_seconds(), wall = nb_seconds(), flop;
             if (i < 4) {
-                nb_parallel_blas(pool, 16, bodies[i], &w);
-                flop = 2.0 * 1024 * 1024 * K;
+                for (int again = 0; again < REPEATS; again++) nb_parallel_blas(pool, 16, bodies[i], &w);
+                flop = REPEATS * 2.0 * 1024 * 1024 * K;
             } else if (i < 6) {
                 ops.matmul(&ops, w.y, N, w.x, K, ROWS, i == 4 ? &m32 : &m16, NULL, false);
                 flop = 2.0 * ROWS * (double)big;
