@@ -1,5 +1,5 @@
 /* cmocka.h - as much of cmocka as the tests of kernels use, where no library of that name is compiled for the processor: the
- * cross-compiled tests of tests/check/neon.sh.  The first failed check ends the program with 1. */
+ * cross-compiled tests of tests/long/neon.sh.  The first failed check ends the program with 1. */
 #ifndef NB_ARM_CMOCKA_H
 #define NB_ARM_CMOCKA_H
 

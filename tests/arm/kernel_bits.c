@@ -1,6 +1,6 @@
 /* kernel_bits.c - one line for each operation and shape: a checksum of the result's bits at the level of NIBBLE_ISA.
  *
- * The same lines must come from avx2 and from neon (vec_neon.h), on whatever machine; tests/check/neon.sh compares them.  Inputs come
+ * The same lines must come from avx2 and from neon (vec_neon.h), on whatever machine; tests/long/neon.sh compares them.  Inputs come
  * from a generator that uses no library, and hold outliers, denormals, zeros of both signs, infinities and NaN.  Every NaN counts
  * as the same: processors give theirs different signs. */
 #include "kernels/gemm.h"

@@ -126,7 +126,12 @@ static float *make_rows(size_t rows, size_t ld, bool outliers, uint64_t *seed)
 /* amx multiplies bf16 weights by activations in two pieces, in tiles. */
 static bool by_bf16_tiles(nb_isa isa, const nb_weights *w)
 {
+#if defined(__aarch64__)
+    (void)isa, (void)w;
+    return false;
+#else
     return isa == NB_ISA_AMX && w->kind == NB_W_FLOAT && w->dtype == NB_BF16;
+#endif
 }
 
 /* y = x W' in double, and how far a kernel may be off, [n] each.
@@ -553,7 +558,7 @@ static void broken_kernels_are_noticed(void **state)
         float     *x = make_rows(1, K, false, &seed), *dense = allocate(N * K * sizeof *dense), good[N];
         double     want[N], bound[N];
         nb_weights_to_f32(dense, &w);
-        multiply_exactly(want, bound, dense, x, &w, N, NB_ISA_AMX);
+        multiply_exactly(want, bound, dense, x, &w, N, NB_ISA_LEVELS - 1);
         for (int o = 0; o < N; o++) good[o] = (float)want[o];
         assert_true(agrees(good, want, bound, N));
 

@@ -247,12 +247,14 @@ static void test_choice(void **state)
     assert_null(nb_probe_of(NB_PROBE_F32, NB_ISA_REF));
     assert_null(nb_probe_of(NB_PROBE_DOT16, NB_ISA_REF));
 #if defined(__x86_64__)
+#if defined(__x86_64__)
     if (nb_isa_detect(NB_ISA_AVX512) == NB_ISA_AVX512) {
         assert_string_equal(nb_probe_of(NB_PROBE_F32, NB_ISA_AVX2)->level, "avx2");
         assert_string_equal(nb_probe_of(NB_PROBE_F32, NB_ISA_AVX512)->level, "avx512");
         /* an instruction of twice the width counts twice the work a chain */
         assert_true(nb_probe_of(NB_PROBE_F32, NB_ISA_AVX512)->work / 16 == 2 * nb_probe_of(NB_PROBE_F32, NB_ISA_AVX2)->work / 10);
     }
+#endif
 #endif
 }
 

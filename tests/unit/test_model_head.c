@@ -62,7 +62,7 @@ static void logits(void **state)
 {
     (void)state;
     nb_error    err;
-    nb_model   *m = open_at(nb_isa_detect(NB_ISA_AVX512), unit_path("tools/demo/model"));
+    nb_model   *m = open_at(nb_isa_detect(NB_ISA_LEVELS - 1), unit_path("tools/demo/model"));
     nb_scratch *s;
     enum { ROWS = 3 };
     size_t   k = (size_t)m->config.hidden, n = (size_t)m->config.vocab;

@@ -2,11 +2,11 @@
 # The level neon: kernels and their unit tests, compiled for 64-bit ARM and run in an emulator, and the bits of every operation beside
 # those of avx2.  It says that the level computes what it must; how fast it is, an emulator cannot say.
 #
-#     sh tests/check/neon.sh BUILD_DIR
+#     sh tests/long/neon.sh BUILD_DIR
 #
 # BUILD_DIR has libkernels.a and the folder include of a build for this machine.
 set -eu
-[ $# = 1 ] || { echo "usage: sh tests/check/neon.sh BUILD_DIR"; exit 77; }
+[ $# = 1 ] || { echo "usage: sh tests/long/neon.sh BUILD_DIR"; exit 77; }
 [ "$(uname -m)" != aarch64 ] || { echo "this machine has NEON itself: the unit tests ran on it"; exit 77; }
 compiler=${NIBBLE_ARM_CC:-aarch64-linux-gnu-gcc}
 command -v "${compiler%% *}" >/dev/null || { echo "no compiler for 64-bit ARM is here (gcc-aarch64-linux-gnu, libc6-dev-arm64-cross)"; exit 77; }
