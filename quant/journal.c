@@ -194,6 +194,7 @@ void nb_journal_close(nb_journal *j, bool done)
         unlink(j->owner);
         if (done || !(nb_journal_holds(j) || j->unread)) {
             if (unlink(j->path) == 0) unlink(j->command); /* without a journal there is no job, with one it needs its command */
+            nb_remove_temporaries(j->folder);             /* of runs that were killed while they wrote one of the two */
         }
         rmdir(j->folder); /* stays when there is something else in it */
         close(j->fd);

@@ -188,6 +188,17 @@ static nb_status create_temporary(int *fd, char **name, const char *folder, cons
     return nb_fail(err, NB_ERR_IO, "%s: cannot find a free temporary name in folder '%s'", path, folder);
 }
 
+void nb_remove_temporaries(const char *folder)
+{
+    DIR *names = opendir(folder);
+    for (struct dirent *e; names && (e = readdir(names)) != NULL;) {
+        size_t n = strlen(e->d_name);
+        if (n == strlen(".nibble-0123456789abcdef.tmp") && !strncmp(e->d_name, ".nibble-", 8) && !strcmp(e->d_name + n - 4, ".tmp"))
+            unlinkat(dirfd(names), e->d_name, 0);
+    }
+    if (names) closedir(names);
+}
+
 nb_status nb_new_file_open(nb_new_file *f, const char *path, nb_error *err)
 {
     *f = (nb_new_file){.fd = -1, .path = path, .folder = nb_path_folder(path)};

@@ -28,6 +28,8 @@ nb_status nb_new_file_open(nb_new_file *f, const char *path, nb_error *err);
  * is untouched (or, when only the last fsync failed, replaced whole).  Returns the first failure. */
 nb_status nb_new_file_close(nb_new_file *f, nb_status status, nb_error *err);
 
+/* Remove the temporary files that writers in this folder left when they were killed.  Only for a folder in which nobody else writes. */
+void nb_remove_temporaries(const char *folder);
 /* Write to a unique temporary name in the same folder, fsync, rename over path, fsync the folder.  On any failure the
  * temporary file is gone and what stood at path is untouched (or, when only the last fsync failed, replaced whole). */
 nb_status nb_file_write_atomic(const char *path, const void *data, size_t n, nb_error *err);
