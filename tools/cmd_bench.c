@@ -279,10 +279,20 @@ static nb_status run_tests(measured *results, const options *o, const test_list 
     return NB_OK;
 }
 
+/* What is wrong with a checkpoint's files is said before time is spent on probes. */
+static nb_status look_at(const char *path, nb_error *err)
+{
+    nb_checkpoint *c;
+    NB_TRY(nb_checkpoint_open(&c, path, err));
+    nb_checkpoint_close(c);
+    return NB_OK;
+}
+
 /* The limits before, the tests, the limits after; a probe's memory is given back before the model is opened. */
 static nb_status bench_opened(nb_table *t, const options *o, const test_list *l, nb_session *s, measured *results, nb_limits *limits,
                               const char *path, nb_meter *meter, size_t *done, nb_error *err)
 {
+    if (o->probe) NB_TRY(look_at(path, err));
     if (o->probe && s->ops.isa < NB_ISA_LEVELS) NB_TRY(nb_limits_add_level(limits, s->ops.isa, s->pool, err));
     NB_TRY(nb_limits_measure(limits, 0, PROBE_ROUNDS, NULL, err));
     nb_peak_memory_reset();

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "calib/dataset.h"
 #include "runtime/io/file.h"
@@ -385,6 +386,8 @@ static nb_status run(nb_args *args, void *opaque, nb_error *err)
     if (status == NB_OK) status = open_log(&e, err);
     if (status == NB_OK) status = evaluate_all(&e, rows, err);
     nb_status closed = nb_row_log_close(e.log, status == NB_OK ? err : NULL);
+    if (status == NB_ERR_STOPPED && o->log_samples && access(o->log_samples, F_OK) == 0)
+        nb_note("%s has the rows that were answered; --resume goes on from there", o->log_samples);
     if (status == NB_OK) status = closed;
     nb_fail_if_free(&e.fail_if);
     free(e.key);

@@ -123,7 +123,7 @@ static const bad_case eval_cases[] = {
     {"eval: unknown task", 2, {"'hellaswag'"}, .run = "eval @model --tasks hellaswag"},
     {"eval: task without a name", 2, {"':@dir/t.tsv'"}, .run = "eval @model --tasks :@dir/t.tsv"},
     {"eval: task without a file", 2, {"'x_docvqa:'"}, .run = "eval @model --tasks x_docvqa:"},
-    {"eval: task of unknown rules", 2, {"'gsm8k'"}, TABLE(COLUMNS_OK ROW("1")), "eval @model --tasks gsm8k:@dir/t.tsv"},
+    {"eval: task of unknown rules", 5, {"@dir/t.tsv", "'image'", "gsm8k"}, TABLE("index\tquestion\tanswer\n1\tq\ta\n"), "eval @model --tasks gsm8k:@dir/t.tsv"},
     {"eval: kl without data", 2, {"--data"}, .run = "eval @model --tasks kl"},
     {"eval: data without a use", 2, {"--data"}, TABLE(COLUMNS_OK ROW("1")), BENCHMARK " --data @demo/eval/chat_holdout.jsonl"},
     {"eval: log without a benchmark", 2, {"--log-samples"}, .run = "eval @model --data @demo/eval/chat_holdout.jsonl --log-samples @dir/log"},
@@ -221,7 +221,7 @@ static const bad_case quantize_cases[] = {
     {"out: files may not grow at all", 1, {"@dir/out.partial"}, .run = ROUND, .file_limit = 4096},
     {"standard output: full, inspect", 1, {"standard output"}, .run = "inspect @model", .to = "/dev/full"},
     {"standard output: full, run", 1, {"standard output"}, .run = "run @model -p Hi -n 2", .to = "/dev/full"},
-    {"standard output: full, bench", 1, {"standard output"}, .run = "bench @model -p 4 -n 4 -r 1", .to = "/dev/full"},
+    {"standard output: full, bench", 1, {"standard output"}, .run = "bench @model -p 4 -n 4 -r 1 --no-probe", .to = "/dev/full"},
     {"standard output: full, help", 1, {"standard output"}, .run = "--help", .to = "/dev/full"},
 };
 

@@ -134,6 +134,7 @@ nb_status nb_row_log_close(nb_row_log *s, nb_error *err)
 {
     if (!s) return NB_OK;
     nb_status status = NB_OK;
+    if (s->file && fseek(s->file, 0, SEEK_END) == 0 && ftell(s->file) == 0) remove(s->path);
     if (s->file && fclose(s->file) != 0 && err) status = nb_fail(err, NB_ERR_IO, "%s: cannot write: %m", s->path);
     free(s->path);
     free(s);

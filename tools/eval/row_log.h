@@ -22,7 +22,8 @@ typedef struct nb_row_log nb_row_log;
 
 /* resume: go on with a file that is there (a last line without an end is cut off); otherwise there must be none. */
 nb_status nb_row_log_open(nb_row_log **out, const char *path, bool resume, nb_error *err);
-nb_status nb_row_log_close(nb_row_log *s, nb_error *err); /* NULL is fine */
+/* A file without a row is removed.  NULL is fine. */
+nb_status nb_row_log_close(nb_row_log *s, nb_error *err);
 /* Give the task what the file already answers; answered [t->rows].  Lines of this model and task that were made with other settings
  * or another checkpoint are an error that names the line. */
 nb_status nb_row_log_recall(nb_row_log *s, const nb_row_log_of *of, nb_task *t, bool *answered, nb_error *err);
