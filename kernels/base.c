@@ -133,8 +133,9 @@ void *nb_alloc_pages(size_t bytes)
     const size_t huge = 2 << 20;
     if (bytes > SIZE_MAX - huge) return NULL;
     bytes = bytes ? (bytes + 63) / 64 * 64 : 64;
-    void *memory = aligned_alloc(bytes < huge ? 64 : huge, bytes);
-    if (memory && bytes >= huge) madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
+    void *memory;
+    if (posix_memalign(&memory, bytes < huge ? 64 : huge, bytes) != 0) return NULL; /* aligned_alloc wants a multiple */
+    if (bytes >= huge) madvise(memory, bytes / huge * huge, MADV_HUGEPAGE);
     return memory;
 }
 

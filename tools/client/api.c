@@ -27,9 +27,10 @@ nb_status nb_api_key(char **out, const char *key_file, nb_error *err)
             return nb_fail(err, NB_ERR_INPUT, "%s: it holds no key", key_file);
         }
     }
-    if (key && *key) *out = strndup(key, strcspn(key, " \t\r\n"));
-    nb_buf_free(&text);
-    return key && *key && !*out ? nb_fail(err, NB_ERR_MEMORY, "no memory for a key") : NB_OK;
+    bool there = key && *key;
+    if (there) *out = strndup(key, strcspn(key, " \t\r\n"));
+    nb_buf_free(&text); /* where the key may lie */
+    return there && !*out ? nb_fail(err, NB_ERR_MEMORY, "no memory for a key") : NB_OK;
 }
 
 const char *nb_api_text(const cJSON *reply)
