@@ -66,7 +66,7 @@ nb_status nb_model_head_int8(nb_model *m, nb_error *err)
     const nb_config *c = &m->config;
     nb_matrix        packed;
     nb_linear        l;
-    if ((c->tied ? m->embed.kind : m->head.kind) != NB_W_FLOAT) return NB_OK; /* codes already */
+    if (nb_model_head(m)->kind != NB_W_FLOAT) return NB_OK; /* codes already */
     NB_TRY(nb_linear_read(&l, m->checkpoint, &c->quant, c->tied ? "model.embed_tokens" : "lm_head", c->vocab, c->hidden, 0, err));
     nb_status status = pack_head(&packed, &m->ops, &l, err);
     nb_linear_free(&l);

@@ -305,9 +305,8 @@ void nb_head_forward(const nb_model *model, nb_scratch *s, const float *x, size_
 {
     const nb_ops    *ops = &model->ops;
     const nb_config *c = &model->config;
-    const nb_matrix *head = model->head.n ? &model->head : &model->embed;
     if (s->see) s->see(s->see_context, NB_SEE_LAST, c->layers, x, (size_t)c->hidden, rows, c->hidden);
     ops->rmsnorm(ops, s->norm, x, model->norm, rows, c->hidden, c->rms_eps);
     if (s->see) s->see(s->see_context, NB_SEE_NORM, c->layers, s->norm, (size_t)c->hidden, rows, c->hidden);
-    ops->matmul(ops, logits, (size_t)c->vocab, s->norm, (size_t)c->hidden, rows, head, NULL, false);
+    ops->matmul(ops, logits, (size_t)c->vocab, s->norm, (size_t)c->hidden, rows, nb_model_head(model), NULL, false);
 }

@@ -31,7 +31,7 @@ typedef struct {
     nb_processor         processor;
     nb_checkpoint       *checkpoint;
     nb_matrix            embed;        /* [vocab, hidden] */
-    nb_matrix            head;         /* zeroed when tied and not in int8: use embed */
+    nb_matrix            head;         /* zeroed when tied and not in int8: nb_model_head */
     float               *norm;
     nb_layer            *layers;       /* [config.layers] */
     nb_vision           *vision;
@@ -60,6 +60,11 @@ void      nb_model_drop_embedding(nb_model *model);
 /* From now on the head, if it holds floats, is int8 in groups of 128: half of the bytes of bf16 for each token, for a little
  * accuracy.  A tied embedding stays what it is; the head is then a matrix of its own. */
 nb_status nb_model_head_int8(nb_model *model, nb_error *err);
+/* The matrix that gives logits: a head of its own, else the embedding. */
+static inline const nb_matrix *nb_model_head(const nb_model *model)
+{
+    return model->head.n ? &model->head : &model->embed;
+}
 /* Have all of it again. */
 nb_status nb_model_reload_embedding(nb_model *model, nb_error *err);
 nb_status nb_model_load_layer(nb_model *model, int layer, nb_layer *out, nb_error *err);

@@ -55,6 +55,12 @@ static void test_demo(void **state)
     NEAR(w.floats, 1179648000.0 + 52428800.0 + 4.0 * 6 * 256 * 10050, 0);
     NEAR(w.ints, 0, 0);
     NEAR(nb_work_token_bytes(&m, NB_BF16, 31, 1), 12320768.0 + 32 * 3072, 0);
+    /* int8 pages: 2 x 2 heads x (64 codes and a scale of 2 bytes) x 6 layers */
+    NEAR(nb_work_token_bytes(&m, NB_I8, 31, 1), 12320768.0 + 32 * 1584, 0);
+    m.head = matrix(NB_W_INT8, 1024, 256); /* --lm-head int8: the tied model then has a head of its own, and that is read */
+    NEAR(nb_work_token_bytes(&m, NB_BF16, 31, 1), 12320768.0 - 262144 + 32 * 3072, 0);
+    w = nb_work_model(&m, NB_BF16, 50, 100, 100);
+    NEAR(w.ints, 52428800.0, 0);
 }
 
 static void test_parts(void **state)

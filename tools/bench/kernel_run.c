@@ -275,7 +275,7 @@ nb_work nb_kernel_expected(const nb_kernel_case *c, nb_isa isa)
 static nb_status begin_pages(nb_kernel_run *r, size_t tokens, nb_error *err)
 {
     const nb_kernel_case *c = r->c;
-    size_t layer = 2 * (size_t)c->kv_heads * NB_KV_PAGE * (size_t)c->d * nb_dtype_size(NB_BF16), pages = (tokens + NB_KV_PAGE - 1) / NB_KV_PAGE;
+    size_t layer = 2 * nb_kv_layer_bytes(c->kv_heads, c->d, NB_BF16), pages = (tokens + NB_KV_PAGE - 1) / NB_KV_PAGE;
     size_t turns = (r->room->rotation + layer * pages - 1) / (layer * pages), bytes;
     bool prompt = c->op == NB_KERNEL_ATTEND && c->rows > 1; /* computes far longer than it reads */
     r->turns = prompt || r->ops->isa == NB_ISA_REF ? 1 : turns > LAYERS ? LAYERS : turns;

@@ -17,10 +17,10 @@ nb_work nb_work_matmul(const nb_matrix *m, size_t rows)
     return w;
 }
 
-/* Keys and values of a token in one layer. */
+/* Keys and values of a token in one layer, with the scales of int8 pages. */
 static double kv_bytes(int kv_heads, int d, nb_dtype type)
 {
-    return 2.0 * kv_heads * d * (double)nb_dtype_size(type);
+    return 2.0 * (double)nb_kv_layer_bytes(kv_heads, d, type) / NB_KV_PAGE;
 }
 
 /* Tokens that the rows see, summed: past + 1, past + 2, ... */
@@ -60,7 +60,7 @@ nb_work nb_work_model(const nb_model *model, nb_dtype kv, size_t past, size_t ro
         const nb_matrix *matrices[] = { &l->qkv, &l->o, &l->gate_up, &l->down };
         for (size_t j = 0; j < NB_COUNT(matrices); j++) all = nb_work_sum(all, weights_only(matrices[j], rows));
     }
-    all = nb_work_sum(all, weights_only(c->tied ? &model->embed : &model->head, head_rows));
+    all = nb_work_sum(all, weights_only(nb_model_head(model), head_rows));
     all.floats += 4.0 * c->layers * c->heads * c->head_dim * seen(past, rows);
     all.bytes += (double)c->layers * kv_bytes(c->kv_heads, c->head_dim, kv) * (double)(past + rows);
     return all;
