@@ -8,6 +8,8 @@
 #include <strings.h>
 #include <utf8proc.h>
 
+#include "tools/eval/score_text.h"
+
 /* ---- options ----------------------------------------------------------------------------------------------------------- */
 
 static bool refused(const char *answer)
@@ -259,17 +261,10 @@ nb_status nb_score_anls(double *out, const char *answer, const nb_list *accepted
 
 /* ---- MathVista --------------------------------------------------------------------------------------------------------- */
 
-/* The whole text as a number, white space around it allowed. */
+/* The whole text as a finite number, white space around it allowed. */
 static bool whole_number(const char *s, bool integer, double *out)
 {
-    char *end;
-    while (isspace((unsigned char)*s)) s++;
-    if (!*s || strpbrk(s, "xXnNiIpP")) return false; /* strtod would take hex, nan and inf */
-    *out = strtod(s, &end);
-    if (end == s) return false;
-    if (integer && strcspn(s, ".eE") < (size_t)(end - s)) return false;
-    while (isspace((unsigned char)*end)) end++;
-    return *end == 0 && isfinite(*out);
+    return nb_text_number(s, out) && isfinite(*out) && !(integer && strpbrk(s, ".eE"));
 }
 
 /* Last number in the text: digits with an optional sign and decimals, thousands commas dropped. */

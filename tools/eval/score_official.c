@@ -8,21 +8,7 @@
 
 #include "runtime/io/buf.h"
 #include "tools/eval/score.h"
-
-static const char blanks[] = " \t\n\r\f\v";
-
-static nb_status no_memory(nb_error *err)
-{
-    return nb_fail(err, NB_ERR_MEMORY, "no memory for an answer");
-}
-
-/* A copy of s [n] without the characters of `drop` at both ends. */
-static char *stripped(const char *s, size_t n, const char *drop)
-{
-    while (n && strchr(drop, *s)) s++, n--;
-    while (n && strchr(drop, s[n - 1])) n--;
-    return strndup(s, n);
-}
+#include "tools/eval/score_text.h"
 
 /* ---- MMMU: options ----------------------------------------------------------------------------------------------------- */
 
@@ -37,9 +23,9 @@ static long last_place(const char *text, const char *part)
 static size_t count_words(const char *s)
 {
     size_t n = 0;
-    for (s += strspn(s, blanks); *s; n++) {
-        s += strcspn(s, blanks);
-        s += strspn(s, blanks);
+    for (s += strspn(s, NB_BLANKS); *s; n++) {
+        s += strcspn(s, NB_BLANKS);
+        s += strspn(s, NB_BLANKS);
     }
     return n;
 }
@@ -79,7 +65,7 @@ char nb_score_mmmu_option(const char *answer, const char *const options[26])
     nb_buf                   padded = { 0 };
     char                    *text = nb_strdup(answer), found = 0;
     for (size_t i = 0; text && i < NB_COUNT(marks); i++) { /* one after the other, as published */
-        char *shorter = stripped(text, strlen(text), marks[i]);
+        char *shorter = nb_stripped(text, strlen(text), marks[i]);
         free(text);
         text = shorter;
     }
@@ -96,13 +82,12 @@ char nb_score_mmmu_option(const char *answer, const char *const options[26])
 
 /* ---- MMMU: numbers in a text -------------------------------------------------------------------------------------------- */
 
-static bool digit(char c) { return c >= '0' && c <= '9'; }
 static bool word(char c) { return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80; }
 
 static size_t digits(const char *s)
 {
     size_t n = 0;
-    while (digit(s[n])) n++;
+    while (nb_is_digit(s[n])) n++;
     return n;
 }
 
@@ -122,7 +107,7 @@ static size_t with_commas(const char *text, size_t i)
     size_t at = i + (text[i] == '-'), n = digits(text + at);
     if (n == 0 || n > 3 || (at && word(text[at - 1]))) return 0;
     size_t end = at + n, best = 0;
-    while (text[end] == ',' && digit(text[end + 1]) && digit(text[end + 2]) && digit(text[end + 3])) {
+    while (text[end] == ',' && nb_is_digit(text[end + 1]) && nb_is_digit(text[end + 2]) && nb_is_digit(text[end + 3])) {
         end += 4;
         if (!word(text[end])) best = end - i;
     }
@@ -135,7 +120,7 @@ static size_t scientific(const char *text, size_t i)
     size_t at = i + (text[i] == '-'), n = digits(text + at), tail;
     if (!n) return 0;
     at += n;
-    if (text[at] == '.' && digit(text[at + 1])) at += 1 + digits(text + at + 1);
+    if (text[at] == '.' && nb_is_digit(text[at + 1])) at += 1 + digits(text + at + 1);
     tail = exponent(text + at);
     return tail ? at + tail - i : 0;
 }
@@ -151,7 +136,7 @@ static size_t plain(const char *text, size_t i)
         for (size_t n = digits(text + from); n > 0; n--) {
             const char *after = text + from + n;
             if (form == 2 && word(*after)) continue;
-            if (!exponent(after) && *after != ',' && !digit(*after)) return from + n - i;
+            if (!exponent(after) && *after != ',' && !nb_is_digit(*after)) return from + n - i;
         }
     }
     return 0;
@@ -180,26 +165,22 @@ static double two_decimals(double x)
 /* As Python's float() of the text without its commas. */
 static bool as_number(const char *s, double *out)
 {
-    char *bare = nb_strdup(s), *end;
-    bool  good = false;
+    char *bare = nb_strdup(s);
     if (!bare) return false;
     size_t n = 0;
     for (size_t i = 0; s[i]; i++)
         if (s[i] != ',') bare[n++] = s[i];
     bare[n] = 0;
-    if (n && !strpbrk(bare, "xXpP(")) { /* strtod would take hexadecimals and nan(...) */
-        *out = strtod(bare, &end);
-        good = end != bare && end[strspn(end, blanks)] == 0;
-    }
+    bool good = nb_text_number(bare, out);
     free(bare);
     return good;
 }
 
 static nb_status understand(meaning *m, const char *s, size_t n, nb_error *err)
 {
-    char *text = stripped(s, n, blanks);
+    char *text = nb_stripped(s, n, NB_BLANKS);
     *m = (meaning){ 0 };
-    if (!text) return no_memory(err);
+    if (!text) return nb_no_answer_memory(err);
     m->is_number = as_number(text, &m->number);
     if (m->is_number) {
         m->number = two_decimals(m->number);
@@ -216,7 +197,7 @@ static nb_status understand(meaning *m, const char *s, size_t n, nb_error *err)
             free(text);
             forget(m);
             *m = (meaning){ 0 };
-            return no_memory(err);
+            return nb_no_answer_memory(err);
         }
     }
     free(text);
@@ -255,7 +236,7 @@ static nb_status judge_part(bool *right, const char *s, size_t n, const nb_list 
     size_t (*const forms[])(const char *, size_t) = { with_commas, scientific, plain };
     NB_TRY(agrees_with_any(right, s, n, accepted, err));
     char *text = strndup(s, n);
-    if (!text) return no_memory(err);
+    if (!text) return nb_no_answer_memory(err);
     nb_status status = NB_OK;
     for (size_t f = 0; f < NB_COUNT(forms); f++)
         for (size_t i = 0, length; i < n && status == NB_OK && !*right; i += length ? length : 1) {
@@ -277,8 +258,8 @@ static bool announced(const char *line, size_t n, bool last, const char **out, s
         if (at < 0) continue;
         const char *from = line + at + strlen(words[i]);
         size_t      length = (size_t)(line + n - from);
-        while (length && strchr(blanks, *from)) from++, length--;
-        while (length && strchr(blanks, from[length - 1])) length--;
+        while (length && strchr(NB_BLANKS, *from)) from++, length--;
+        while (length && strchr(NB_BLANKS, from[length - 1])) length--;
         if (!found || *out_n == 0 || length < *out_n) *out = from, *out_n = length;
         found = true;
     }
@@ -289,11 +270,11 @@ static bool announced(const char *line, size_t n, bool last, const char **out, s
 nb_status nb_score_mmmu_open(bool *right, const char *answer, const nb_list *accepted, nb_error *err)
 {
     *right = false;
-    char *bare = stripped(answer, strlen(answer), blanks), *plain_text = bare ? stripped(bare, strlen(bare), ".") : NULL;
+    char *bare = nb_stripped(answer, strlen(answer), NB_BLANKS), *plain_text = bare ? nb_stripped(bare, strlen(bare), ".") : NULL;
     char *text = plain_text ? nb_lower(plain_text) : NULL;
     free(bare);
     free(plain_text);
-    if (!text) return no_memory(err);
+    if (!text) return nb_no_answer_memory(err);
     nb_status status = NB_OK;
     bool      any = false;
     for (const char *line = text; line && status == NB_OK && !*right;) {
@@ -340,25 +321,24 @@ nb_status nb_score_math_official(bool *right, const char *extraction, nb_math_ty
                                  nb_error *err)
 {
     char       text[400];
-    char      *bare = stripped(extraction, strlen(extraction), blanks), *end;
-    nb_status  status = bare ? NB_OK : no_memory(err);
+    double     value;
+    char      *bare = nb_stripped(extraction, strlen(extraction), NB_BLANKS);
+    nb_status  status = bare ? NB_OK : nb_no_answer_memory(err);
     const char *got = NULL;
     *right = false;
     if (bare && type == NB_MATH_CHOICE) {
         status = meant_choice(&got, bare, choices, err);
     } else if (bare && type == NB_MATH_TEXT) {
         got = extraction;
-    } else if (bare && *bare && !strpbrk(bare, "xXpP(")) {
-        double value = strtod(bare, &end);
-        if (end != bare && !*end && isfinite(value) && type == NB_MATH_INTEGER) {
+    } else if (bare && nb_text_number(bare, &value) && isfinite(value)) {
+        got = text;
+        if (type == NB_MATH_INTEGER) {
             snprintf(text, sizeof text, "%.0f", trunc(value) == 0 ? 0 : trunc(value));
-            got = text;
-        } else if (end != bare && !*end && isfinite(value)) { /* as Python prints the rounded number: no zeros at the end but one */
+        } else { /* as Python prints the rounded number: no zeros at the end but one */
             snprintf(text, sizeof text, "%.*f", precision, value);
             size_t n = strlen(text);
             if (!strchr(text, '.')) n = (size_t)snprintf(text, sizeof text, "%.*f.0", precision, value);
             while (text[n - 1] == '0' && text[n - 2] != '.') text[--n] = 0;
-            got = text;
         }
     }
     if (status == NB_OK) *right = got && !strcmp(got, answer);

@@ -1,52 +1,40 @@
 /* score_words.c - ChartQA, TextVQA, OCRBench, MTVQA and the yes-no sets of score.h; the rules are described in VLMEvalKit's vqa_eval,
  * image_vqa and yorn. */
-#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/io/buf.h"
 #include "tools/eval/score.h"
+#include "tools/eval/score_text.h"
 
-static const char blanks[] = " \t\n\r\f\v";
-
-/* A copy without white space at both ends. */
 static char *trimmed(const char *s)
 {
-    s += strspn(s, blanks);
-    size_t n = strlen(s);
-    while (n && strchr(blanks, s[n - 1])) n--;
-    char *copy = nb_strdup(s);
-    if (copy) copy[n] = 0;
-    return copy;
-}
-
-static nb_status no_memory(nb_error *err)
-{
-    return nb_fail(err, NB_ERR_MEMORY, "no memory for an answer");
+    return nb_stripped(s, strlen(s), NB_BLANKS);
 }
 
 /* ---- ChartQA ----------------------------------------------------------------------------------------------------------- */
 
-/* As Python's float(), but for its underscores; a % sign at the end divides by 100. */
-static bool as_number(const char *s, double *out)
+/* A number; % signs at its end divide by 100, once. */
+static nb_status as_number(bool *good, double *out, const char *s, nb_error *err)
 {
-    char  *end;
-    size_t n = strlen(s), percent = 0;
-    while (percent < n && s[n - 1 - percent] == '%') percent++;
-    if (strpbrk(s, "xXpP")) return false; /* strtod would take hexadecimals */
-    *out = strtod(s, &end);
-    if (end == s) return false;
-    while (end < s + n - percent && isspace((unsigned char)*end)) end++;
-    if (end != s + n - percent) return false;
-    if (percent) *out /= 100;
-    return true;
+    size_t n = strlen(s), bare = n;
+    while (bare && s[bare - 1] == '%') bare--;
+    char *text = strndup(s, bare);
+    if (!text) return nb_no_answer_memory(err);
+    *good = nb_text_number(text, out);
+    if (bare < n) *out /= 100;
+    free(text);
+    return NB_OK;
 }
 
 static nb_status relaxed(bool *out, const char *answer, const char *right, nb_error *err)
 {
-    double a, r;
-    if (as_number(answer, &a) && as_number(right, &r) && r != 0) {
+    double a = 0, r = 0;
+    bool   both, other;
+    NB_TRY(as_number(&both, &a, answer, err));
+    NB_TRY(as_number(&other, &r, right, err));
+    if (both && other && r != 0) {
         *out = fabs(a - r) / fabs(r) <= 0.05;
         return NB_OK;
     }
@@ -55,14 +43,14 @@ static nb_status relaxed(bool *out, const char *answer, const char *right, nb_er
     *out = memory && !strcmp(small, small_right);
     free(small);
     free(small_right);
-    return memory ? NB_OK : no_memory(err);
+    return memory ? NB_OK : nb_no_answer_memory(err);
 }
 
 nb_status nb_score_relaxed(double *out, const char *answer, const nb_list *accepted, nb_error *err)
 {
     char     *text = trimmed(answer);
     bool      right = false;
-    nb_status status = text ? NB_OK : no_memory(err);
+    nb_status status = text ? NB_OK : nb_no_answer_memory(err);
     for (size_t i = 0; status == NB_OK && i < accepted->count && !right; i++) status = relaxed(&right, text, accepted->items[i], err);
     free(text);
     *out = right;
@@ -70,8 +58,6 @@ nb_status nb_score_relaxed(double *out, const char *answer, const nb_list *accep
 }
 
 /* ---- VQA's clean-up ---------------------------------------------------------------------------------------------------- */
-
-static bool digit(char c) { return c >= '0' && c <= '9'; }
 
 /* A mark vanishes where white space is beside one of its kind, or anywhere when the text has a comma between digits; otherwise it
  * becomes a space.  A full stop that touches no digit vanishes, the first 32 of them. */
@@ -81,7 +67,7 @@ static void clean_punctuation(nb_buf *out, const char *s)
     bool              vanish[256] = { false }, comma = false;
     size_t            n = strlen(s), stops = 0;
     for (size_t i = 0; i < n; i++) {
-        if (i && s[i] == ',' && digit(s[i - 1]) && digit(s[i + 1])) comma = true;
+        if (i && s[i] == ',' && nb_is_digit(s[i - 1]) && nb_is_digit(s[i + 1])) comma = true;
         if ((i && s[i - 1] == ' ') || s[i + 1] == ' ') vanish[(unsigned char)s[i]] = true;
     }
     nb_buf once = { 0 };
@@ -91,7 +77,7 @@ static void clean_punctuation(nb_buf *out, const char *s)
         else if (!comma && !vanish[(unsigned char)s[i]]) nb_buf_char(&once, ' ');
     }
     for (size_t i = 0; i < once.size; i++) {
-        bool stop = once.data[i] == '.' && !(i && digit(once.data[i - 1])) && !digit(once.data[i + 1]);
+        bool stop = once.data[i] == '.' && !(i && nb_is_digit(once.data[i - 1])) && !nb_is_digit(once.data[i + 1]);
         if (!stop || stops++ >= 32) nb_buf_char(out, once.data[i]);
     }
     if (once.failed) out->failed = true;
@@ -140,8 +126,8 @@ static char *cleaned(const char *s)
     small = text && !marks.failed ? nb_lower(marks.data ? marks.data : "") : NULL;
     nb_buf_str(&out, "");
     for (const char *at = small; at && *at;) {
-        at += strspn(at, blanks);
-        size_t n = strcspn(at, blanks);
+        at += strspn(at, NB_BLANKS);
+        size_t n = strcspn(at, NB_BLANKS);
         if (n) add_word(&out, at, n);
         at += n;
     }
@@ -165,7 +151,7 @@ nb_status nb_score_people(double *out, const char *answer, const nb_list *accept
         free(other);
     }
     free(mine);
-    if (failed) return no_memory(err);
+    if (failed) return nb_no_answer_memory(err);
     /* One who said the same leaves same - 1 of those, the others leave same. */
     if (n) *out = ((double)same * fmin(1, ((double)same - 1) / 3) + (double)(n - same) * fmin(1, (double)same / 3)) / (double)n;
     return NB_OK;
@@ -194,7 +180,7 @@ static nb_status is_part(bool *out, const char *answer, const char *right, const
     *out = memory && strstr(a, r);
     free(a);
     free(r);
-    return memory ? NB_OK : no_memory(err);
+    return memory ? NB_OK : nb_no_answer_memory(err);
 }
 
 nb_status nb_score_contains(double *out, const char *answer, const nb_list *accepted, bool formula, nb_error *err)
@@ -222,8 +208,8 @@ const char *nb_score_yes_no(const char *answer)
     bool   yes = false, no = false;
     clean_punctuation(&text, small ? small : "");
     for (const char *at = text.data; at && *at;) {
-        at += strspn(at, blanks);
-        size_t n = strcspn(at, blanks);
+        at += strspn(at, NB_BLANKS);
+        size_t n = strcspn(at, NB_BLANKS);
         yes = yes || (n == 3 && !memcmp(at, "yes", 3));
         no = no || (n == 2 && !memcmp(at, "no", 2));
         at += n;
