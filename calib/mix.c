@@ -63,20 +63,11 @@ void nb_mix_shares(size_t *take, size_t samples, const nb_data_source *sources, 
 
 /* ---- choosing rows ----------------------------------------------------------------------------------------------- */
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* One step of Fisher-Yates: the next place gets one of the rows that are left.  64 random bits make the bias of the
  * remainder smaller than 2^-32 for any file that fits a disk. */
 static size_t draw_row(row_draw *d)
 {
-    size_t place = d->drawn++, from = place + (size_t)(next_random(&d->state) % (d->count - place));
+    size_t place = d->drawn++, from = place + (size_t)(nb_random64(&d->state) % (d->count - place));
     size_t row = d->rows[from];
     d->rows[from] = d->rows[place];
     d->rows[place] = row;
@@ -102,7 +93,7 @@ static nb_status start_draw(nb_mix *m, size_t i, nb_error *err)
     size_t        skip, hold;
     NB_TRY(find_range(m, i, &s->rows, &skip, &hold, err));
     size_t count = s->rows - skip;
-    s->draw = (row_draw){.count = count, .end = m->o.held ? count : count - hold, .state = i ? next_random(&mixed) : m->o.seed};
+    s->draw = (row_draw){.count = count, .end = m->o.held ? count : count - hold, .state = i ? nb_random64(&mixed) : m->o.seed};
     NB_TRY(nb_alloc(&s->draw.rows, s->draw.count + 1, sizeof *s->draw.rows, "row numbers", err));
     NB_TRY(nb_alloc(&s->chosen, s->rows + 1, sizeof *s->chosen, "row numbers", err));
     for (size_t k = 0; k < s->draw.count; k++) s->draw.rows[k] = skip + k;

@@ -69,6 +69,20 @@ static inline bool nb_add(size_t a, size_t b, size_t *out)
     return true;
 }
 
+/* splitmix64 (Steele, Lea, Flood 2014): its step; its output function, in which every bit of the result depends on every bit of z;
+ * and the generator of both.  Its state after n steps is a sum, which makes it random access. */
+#define NB_RANDOM_STEP UINT64_C(0x9e3779b97f4a7c15)
+static inline uint64_t nb_mix64(uint64_t z)
+{
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+static inline uint64_t nb_random64(uint64_t *state)
+{
+    return nb_mix64(*state += NB_RANDOM_STEP);
+}
+
 /* count * size bytes, 64-byte aligned and zeroed; NULL on overflow or lack of memory.  Never returns NULL for zero
  * bytes.  Free with free(). */
 void *nb_calloc_aligned(size_t count, size_t size);

@@ -74,13 +74,10 @@ const nb_probe *nb_probe_of(nb_probe_kind kind, nb_isa isa)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
-/* splitmix64: word number i of the memory. */
+/* Word number i of the memory. */
 static uint64_t random_word(uint64_t i)
 {
-    uint64_t z = (i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
+    return nb_mix64((i + 1) * NB_RANDOM_STEP);
 }
 
 static void fill_piece(void *context, size_t item, int thread)

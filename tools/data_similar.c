@@ -30,14 +30,6 @@ typedef struct {
     int      count, runs;
 } sketch;
 
-/* The finaliser of splitmix64. */
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 static inline void add_word(sketch *k, uint64_t word)
 {
     uint64_t run = k->salt + word + (k->last << 21 | k->last >> 43) + (k->before << 42 | k->before >> 22); /* hashes already */
@@ -131,7 +123,7 @@ static void read_chat(const nb_similar *s, sketch *k, const nb_chat *chat)
             for (int f = reference ? -1 : 0; f < p->frame_count; f++, reference = NULL) {
                 if (f >= 0) reference = p->frames[f];
                 for (const char *c = reference; *c; c++) k->salt = (k->salt ^ (unsigned char)*c) * 0x100000001b3u;
-                k->salt = mix(k->salt + 1);
+                k->salt = nb_mix64(k->salt + 1);
             }
         }
     k->words = k->salt;
@@ -149,7 +141,7 @@ static void finish(entry *e, const sketch *k)
     for (int i = 0; i < BINS; i++) {
         int d = 0;
         while (d < BINS && k->least[(i + d) % BINS] == UINT32_MAX) d++;
-        e->signature[i] = (uint8_t)(mix(k->least[(i + d) % BINS] + ((uint64_t)d << 40)) >> 56);
+        e->signature[i] = (uint8_t)(nb_mix64(k->least[(i + d) % BINS] + ((uint64_t)d << 40)) >> 56);
     }
     e->words = k->words;
     e->runs = k->runs;
@@ -159,7 +151,7 @@ static uint32_t *slot_of(const nb_similar *s, const entry *e, int band)
 {
     uint32_t four;
     memcpy(&four, e->signature + band * (BINS / BANDS), sizeof four);
-    return &s->slots[(size_t)band * SLOTS + (size_t)(mix(four) % SLOTS)];
+    return &s->slots[(size_t)band * SLOTS + (size_t)(nb_mix64(four) % SLOTS)];
 }
 
 void nb_similar_look(const nb_similar *s, nb_similar_sketch *out, const nb_chat *chat)

@@ -84,13 +84,9 @@ static double log_sum_exp(const float *x, int n, float top)
     return top + log(sum);
 }
 
-/* splitmix64 */
 static double uniform(uint64_t *state)
 {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+    return (double)(nb_random64(state) >> 11) * 0x1p-53;
 }
 
 /* Largest logit first; equal logits by id, so that the order is one and the same everywhere. */

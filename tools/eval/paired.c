@@ -19,15 +19,6 @@ static double mcnemar(size_t lost, size_t gained)
     return fmin(1, 2 * sum);
 }
 
-/* splitmix64 */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
 static int ascending(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -42,7 +33,7 @@ static nb_status bootstrap(nb_paired *out, const double *difference, size_t n, n
     NB_TRY(nb_alloc(&means, RESAMPLES, sizeof *means, "a bootstrap", err));
     for (int i = 0; i < RESAMPLES; i++) {
         double sum = 0;
-        for (size_t j = 0; j < n; j++) sum += difference[(size_t)((next_random(&state) >> 32) * (uint64_t)n >> 32)];
+        for (size_t j = 0; j < n; j++) sum += difference[(size_t)((nb_random64(&state) >> 32) * (uint64_t)n >> 32)];
         means[i] = 100 * sum / (double)n;
     }
     qsort(means, RESAMPLES, sizeof *means, ascending);

@@ -16,24 +16,16 @@
 
 static const float faint_gain = 0.125f;
 
-/* The output function of splitmix64: every bit of the result depends on every bit of x. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-/* Its state after n steps is a product, which makes it random access. */
+/* Number n of the generator that begins at key. */
 static inline uint64_t hash_at(uint64_t key, uint64_t n)
 {
-    return mix(key + (n + 1) * 0x9e3779b97f4a7c15u);
+    return nb_mix64(key + (n + 1) * NB_RANDOM_STEP);
 }
 
 static uint64_t key_of(uint64_t seed, const char *name)
 {
-    uint64_t key = mix(seed + 0x9e3779b97f4a7c15u);
-    for (; *name; name++) key = mix(key ^ (unsigned char)*name) + 0x9e3779b97f4a7c15u;
+    uint64_t key = nb_mix64(seed + NB_RANDOM_STEP);
+    for (; *name; name++) key = nb_mix64(key ^ (unsigned char)*name) + NB_RANDOM_STEP;
     return key;
 }
 
@@ -66,7 +58,7 @@ void nb_synth_source_init(nb_synth_source *source, uint64_t seed, nb_dtype dtype
 static void choose_outliers(nb_synth_generator *g, uint64_t rows)
 {
     const nb_synth_values *v = &g->values;
-    uint64_t gains = mix(g->key ^ 1), places = v->channels ? key_of(g->source->seed, "channels") ^ rows : mix(g->key ^ 2);
+    uint64_t gains = nb_mix64(g->key ^ 1), places = v->channels ? key_of(g->source->seed, "channels") ^ rows : nb_mix64(g->key ^ 2);
     if (v->outliers <= 0 || rows == 0) return;
     g->outliers = (size_t)ceil(v->outliers * (double)rows);
     if (g->outliers > NB_SYNTH_OUTLIERS) g->outliers = NB_SYNTH_OUTLIERS;
