@@ -48,14 +48,6 @@ const nb_gemm *nb_gemm_of(nb_isa isa)
     }
 }
 
-const nb_gemm *nb_gemm_best(void)
-{
-    nb_isa   isa;
-    nb_error ignored;
-    if (nb_isa_from_environment(&isa, &ignored)) isa = nb_isa_detect(NB_ISA_LEVELS - 1);
-    return nb_gemm_of(isa);
-}
-
 void nb_gemm_panels64(double *to, const double *b, size_t ldb, size_t n, size_t k, size_t width)
 {
     for (size_t first = 0; first < n; first += width, to += width * k) {

@@ -27,8 +27,6 @@ typedef struct {
 
 /* For the level; it lives forever. */
 const nb_gemm *nb_gemm_of(nb_isa isa);
-/* For the best level that NIBBLE_ISA allows (an unusable value of it was refused long before, or counts as none). */
-const nb_gemm *nb_gemm_best(void);
 
 /* Rows of b [n, k], ldb apart, become the columns of a right side: a b'.  `to` has (n rounded up to width) * k values. */
 void nb_gemm_panels64(double *to, const double *b, size_t ldb, size_t n, size_t k, size_t width);

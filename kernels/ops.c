@@ -113,6 +113,13 @@ nb_status nb_isa_from_environment(nb_isa *out, nb_error *err)
     return nb_fail(err, NB_ERR_ARGUMENT, "NIBBLE_ISA=%s is not a level; use " NB_ISA_CHOICES, want);
 }
 
+nb_isa nb_isa_best(void)
+{
+    nb_isa   isa;
+    nb_error ignored;
+    return nb_isa_from_environment(&isa, &ignored) == NB_OK ? isa : nb_isa_detect(NB_ISA_LEVELS - 1);
+}
+
 /* ---- memory: the host's own, the same at every CPU level ------------------ */
 
 enum { HUGE_PAGE = 1 << 21 };

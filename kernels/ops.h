@@ -138,6 +138,8 @@ nb_isa      nb_isa_detect(nb_isa limit);
 const char *nb_isa_name(nb_isa isa);
 /* Level from NIBBLE_ISA (NB_ISA_CHOICES; unset: the best).  An unknown or unavailable level is an error. */
 nb_status   nb_isa_from_environment(nb_isa *out, nb_error *err);
+/* The same for what has no table of its own (gemm.h, resize.h): a value that cannot be used was refused long before, or counts as none. */
+nb_isa      nb_isa_best(void);
 /* Fill the table for a level the machine has.  The pool must outlive it. */
 void nb_ops_init(nb_ops *ops, nb_isa isa, nb_pool *pool);
 

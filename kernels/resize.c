@@ -15,11 +15,3 @@ const nb_resize *nb_resize_of(nb_isa isa)
     return isa >= NB_ISA_AVX2 ? &nb_avx2_resize : &ref;
 #endif
 }
-
-const nb_resize *nb_resize_best(void)
-{
-    nb_isa   isa;
-    nb_error ignored;
-    if (nb_isa_from_environment(&isa, &ignored)) isa = nb_isa_detect(NB_ISA_LEVELS - 1);
-    return nb_resize_of(isa);
-}

@@ -25,7 +25,5 @@ typedef struct {
 
 /* For the level; it lives forever. */
 const nb_resize *nb_resize_of(nb_isa isa);
-/* For the best level that NIBBLE_ISA allows (an unusable value of it was refused long before, or counts as none). */
-const nb_resize *nb_resize_best(void);
 
 #endif

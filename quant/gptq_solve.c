@@ -324,8 +324,8 @@ nb_status nb_gptq_solve(nb_codes *out, const float *w, int n, const nb_gptq_fact
     *out = (nb_codes){ 0 };
     *report = (nb_gptq_report){ .damp = f->damp, .dead = f->dead };
     NB_TRY(nb_codes_init(out, n, f->k, &options->grid, err));
-    solver s = { .f = f, .options = options, .gemm = nb_gemm_best(), .out = out, .nearest = &nearest, .weights = w, .n = n, .k = f->k,
-                 .width = f->width };
+    solver s = { .f = f, .options = options, .gemm = nb_gemm_of(nb_isa_best()), .out = out, .nearest = &nearest, .weights = w, .n = n,
+                 .k = f->k, .width = f->width };
     nb_status status = solve_or_round(&s, pool, report, err);
     free(s.d);
     free(s.d_judged);

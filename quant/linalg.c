@@ -145,7 +145,7 @@ static bool factorize(factor *f, double floor, nb_pool *pool)
 
 nb_status nb_lower_factor(nb_lower *l, double floor, bool *positive, nb_pool *pool, nb_error *err)
 {
-    factor       f = { .l = l, .gemm = nb_gemm_best() };
+    factor       f = { .l = l, .gemm = nb_gemm_of(nb_isa_best()) };
     const size_t square = (size_t)NB_LOWER_TILE * NB_LOWER_TILE, threads = (size_t)nb_pool_threads(pool);
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     *positive = false;

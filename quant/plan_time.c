@@ -70,7 +70,7 @@ static double disk_rate(const char *path)
 nb_status nb_machine_probe(nb_machine *out, nb_pool *pool, const char *path, nb_error *err)
 {
     size_t    c = (size_t)nb_pool_threads(pool) * ROWS * COLUMNS;
-    probe     p = {.gemm = nb_gemm_best()};
+    probe     p = {.gemm = nb_gemm_of(nb_isa_best())};
     nb_status status = nb_alloc(&p.a32, ROWS * DEPTH, sizeof(float), "a measurement", err);
     memset(out, 0, sizeof *out);
     if (!status) status = nb_alloc(&p.b32, COLUMNS * DEPTH, sizeof(float), "a measurement", err);

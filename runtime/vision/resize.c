@@ -83,19 +83,20 @@ nb_status nb_image_resize(nb_image *out, const nb_image *in, int width, int heig
         return nb_fail(err, NB_ERR_ARGUMENT, "a picture cannot be resized to %d x %d pixels", width, height);
     if (width > MAX_PIXELS / height)
         return nb_fail(err, NB_ERR_ARGUMENT, "%d x %d pixels are too large a size to resize a picture to", width, height);
-    uint8_t  *wide = NULL, *pixels = NULL; /* wide: [in->height, width, 3] */
-    nb_axis   x = { 0 }, y = { 0 };
-    nb_status status = NB_OK;
+    const nb_resize *passes = nb_resize_of(nb_isa_best());
+    uint8_t         *wide = NULL, *pixels = NULL; /* wide: [in->height, width, 3] */
+    nb_axis          x = { 0 }, y = { 0 };
+    nb_status        status = NB_OK;
     if (width != in->width) {
         status = axis_init(&x, in->width, width, err);
         if (!status) status = new_pixels(&wide, width, in->height, err);
-        if (!status) nb_resize_best()->rows(wide, in->rgb, (size_t)in->height, (size_t)in->width, &x);
+        if (!status) passes->rows(wide, in->rgb, (size_t)in->height, (size_t)in->width, &x);
     }
     const uint8_t *src = wide ? wide : in->rgb;
     if (!status && height != in->height) {
         status = axis_init(&y, in->height, height, err);
         if (!status) status = new_pixels(&pixels, width, height, err);
-        if (!status) nb_resize_best()->columns(pixels, src, (size_t)width * 3, &y);
+        if (!status) passes->columns(pixels, src, (size_t)width * 3, &y);
     } else if (!status && wide) {
         pixels = wide;
         wide = NULL;

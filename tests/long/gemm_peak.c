@@ -89,7 +89,7 @@ int main(int argc, char **argv)
     rates     all[CANDIDATES];
     if (nb_pool_new(&pool, argc > 1 ? atoi(argv[1]) : 0, &err) || nb_isa_from_environment(&isa, &err)) return 1;
     nb_ops_init(&ops, isa, pool);
-    work w = { .gemm = nb_gemm_best(), .k = K };
+    work w = { .gemm = nb_gemm_of(nb_isa_best()), .k = K };
     size_t big = (size_t)N * K;
     w.x = malloc((size_t)ROWS * N * 4), w.y = malloc((size_t)ROWS * N * 4), w.w = malloc(big * 4), w.panels = malloc(256 * K * 4);
     w.a = malloc((size_t)ROWS * K * 8), w.b = malloc((size_t)ROWS * K * 8), w.c = malloc(16 * 65536 * 8), w.panels64 = malloc(256 * K * 8);
