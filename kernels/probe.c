@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/probe_levels.h"
 
 enum { ITEM_BYTES = NB_PROBE_STREAMS * NB_PROBE_PIECE, HUGE_PAGE = 2 << 20 };
@@ -17,6 +18,13 @@ enum { ITEM_BYTES = NB_PROBE_STREAMS * NB_PROBE_PIECE, HUGE_PAGE = 2 << 20 };
     { .kind = what, .name = title, .level = where, .instruction = text, .isa = lowest, .work = operations, .compute = function }
 #define READ(where, text, lowest, function) \
     { .kind = NB_PROBE_READ, .name = "read memory", .level = where, .instruction = text, .isa = lowest, .work = ITEM_BYTES, .read = function }
+
+#ifdef NIBBLE_AMX
+static bool tiles_there(void)
+{
+    return !nb_amx_missing();
+}
+#endif
 
 static const nb_probe probes[] = {
     READ("ref", "words", NB_ISA_REF, nb_ref_probe_read),
@@ -43,9 +51,9 @@ static const nb_probe probes[] = {
 #endif
 #ifdef NIBBLE_AMX /* 16 by 16 sums of 32 products (bf16) or 64 (int8) */
     { .kind = NB_PROBE_TILE_BF16, .name = "bf16 tiles", .level = "amx", .instruction = "tdpbf16ps", .isa = NB_ISA_LEVELS,
-      .work = STEPS(NB_AMX_CHAINS, 16 * 16 * 32, 1), .there = nb_amx_probe_there, .compute = nb_amx_probe_bf16 },
+      .work = STEPS(NB_AMX_CHAINS, 16 * 16 * 32, 1), .there = tiles_there, .compute = nb_amx_probe_bf16 },
     { .kind = NB_PROBE_TILE_INT8, .name = "int8 tiles", .level = "amx", .instruction = "tdpbusd", .isa = NB_ISA_LEVELS,
-      .work = STEPS(NB_AMX_CHAINS, 16 * 16 * 64, 1), .there = nb_amx_probe_there, .compute = nb_amx_probe_int8 },
+      .work = STEPS(NB_AMX_CHAINS, 16 * 16 * 64, 1), .there = tiles_there, .compute = nb_amx_probe_int8 },
 #endif
 };
 

@@ -35,7 +35,7 @@ typedef struct {
 typedef struct {
     nb_probe_kind kind;
     const char   *name, *level, *instruction; /* "f32 multiply-add", "avx512", "vfmadd zmm" */
-    nb_isa        isa;   /* the lowest level whose operations may use it; NB_ISA_LEVELS: none does */
+    nb_isa        isa;   /* the lowest level whose operations are compared with it; NB_ISA_LEVELS: none is */
     double        work;  /* of an item: bytes, or operations (a multiplication and an addition are two) */
     bool        (*there)(void); /* NULL: wherever `isa` is */
     /* An item: NB_PROBE_PIECE bytes of each of the streams, `stride` bytes apart; or `steps` steps.  The result depends on all of it,

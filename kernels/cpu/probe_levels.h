@@ -27,7 +27,6 @@ uint64_t nb_avx512_probe_f64(const nb_probe_data *data, size_t steps);
 uint64_t nb_avx512_probe_dot16(const nb_probe_data *data, size_t steps);
 uint64_t nb_avx512_probe_dot8(const nb_probe_data *data, size_t steps);
 
-bool     nb_amx_probe_there(void); /* tiles, with bf16 and int8 both; asks the system for their registers */
 uint64_t nb_amx_probe_bf16(const nb_probe_data *data, size_t steps);
 uint64_t nb_amx_probe_int8(const nb_probe_data *data, size_t steps);
 
